@@ -1,0 +1,1 @@
+"""Orchestration: the store, the Prefect flows and the `porf` command line."""

@@ -1,0 +1,1 @@
+"""Cameras, rotations, similarities and epipolar geometry in numpy."""

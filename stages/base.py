@@ -1,0 +1,61 @@
+"""The contract between a stage and whoever runs it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import StageConfig
+from pipeline.progress import NullProgress, Progress
+from pipeline.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Everything a stage may touch.
+
+    Attributes:
+        inputs: artifact folders of the upstream stages by stage name; read only.
+        external: files or folders of the user by role (`photos`, `masks`, `ground_truth`, ...);
+            roles that were not given are absent.
+        config: the stage's resolved options.
+        out: empty folder to fill; published whole, or never seen.
+        work: folder kept between attempts of the same key: checkpoints live here.
+        seed: source of every random draw.
+        progress: listener.
+        manifests: manifests of the upstream stages by stage name (options, times, versions).
+    """
+
+    inputs: Mapping[str, Path]
+    external: Mapping[str, Path]
+    config: Any
+    out: Path
+    work: Path
+    seed: int = 0
+    progress: Progress = field(default_factory=NullProgress)
+    manifests: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Attributes:
+        name: as users type it.
+        version: raised whenever the same inputs and options would give another result.
+        config_type: the stage's options.
+        inputs: names of the stages whose artifacts it reads.
+        external: roles of user files it reads; their content is part of the key.
+        run: does the work; fills `ctx.out`, returns a verdict.
+        description: one line for `porf status` and the documentation.
+        results: names inside the artifact that users find at the top of their output folder.
+    """
+
+    name: str
+    version: int
+    config_type: type[StageConfig]
+    inputs: tuple[str, ...]
+    run: Callable[[StageContext], Verdict]
+    description: str
+    external: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
