@@ -1,0 +1,1 @@
+"""The pose residual field (PoRF), the neural surface, and their joint training."""
