@@ -27,7 +27,7 @@ def make_pose(rotation: NDArray, translation: NDArray) -> NDArray:
 
 
 def projection_matrix(K: NDArray, c2w: NDArray) -> NDArray:
-    """P = K [R|t] as (..., 4, 4) with last row (0, 0, 0, 1), from K (..., 3, 3), c2w (..., 4, 4)."""
+    """P = K [R|t] (..., 4, 4), last row (0, 0, 0, 1), from K (..., 3, 3) and c2w (..., 4, 4)."""
     K = np.asarray(K, dtype=np.float64)
     K4 = np.zeros((*K.shape[:-2], 4, 4))
     K4[..., :3, :3] = K
@@ -72,7 +72,7 @@ def pixel_rays(K: NDArray, c2w: NDArray, xy_px: NDArray) -> tuple[NDArray, NDArr
 
 
 def look_at(centre: NDArray, target: NDArray, up: NDArray) -> NDArray:
-    """c2w (4, 4) of a camera at `centre` (3,) that looks at `target` (3,), image top toward `up`."""
+    """c2w (4, 4) of a camera at `centre` (3,) looking at `target` (3,), image top toward `up`."""
     forward = np.asarray(target, dtype=np.float64) - np.asarray(centre, dtype=np.float64)
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, np.asarray(up, dtype=np.float64))

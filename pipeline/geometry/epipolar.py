@@ -14,7 +14,7 @@ def skew(v: NDArray) -> NDArray:
 
 
 def fundamental_matrix(K1: NDArray, c2w1: NDArray, K2: NDArray, c2w2: NDArray) -> NDArray:
-    """F (3, 3) with x2ᵀ F x1 = 0 for homogeneous pixels of the two cameras (Hartley, Zisserman 9)."""
+    """F (3, 3) with x2ᵀ F x1 = 0 for homogeneous pixels (Hartley and Zisserman, chapter 9)."""
     relative = invert_pose(c2w2) @ np.asarray(c2w1, dtype=np.float64)
     essential = skew(relative[:3, 3]) @ relative[:3, :3]
     return np.linalg.inv(K2).T @ essential @ np.linalg.inv(K1)
