@@ -49,6 +49,8 @@ class Stage:
         run: does the work; fills `ctx.out`, returns a verdict.
         description: one line for `porf status` and the documentation.
         results: names inside the artifact that users find at the top of their output folder.
+        check: looks at the user's files before anything runs, so that a mistyped path is told in
+            the first second and not after an hour; takes the external files and the options.
     """
 
     name: str
@@ -59,3 +61,4 @@ class Stage:
     description: str
     external: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Path], Any], None] | None = None

@@ -1,0 +1,38 @@
+# One command runs the main job, one passes the tests; each sets up what it needs.
+PYTHON ?= python3.11
+VENV ?= .venv
+PORF = $(VENV)/bin/porf
+READY = $(VENV)/.ready
+TESTS ?= tests
+
+.PHONY: demo test test-all lint types setup clean
+
+demo: setup            ## render photos of a known object, reconstruct and measure it
+	$(PORF) demo -o demo
+
+test: setup            ## the default test suite
+	$(VENV)/bin/python -m pytest -q -m "not slow" $(TESTS)
+
+test-all: setup        ## the slow ones too
+	$(VENV)/bin/python -m pytest -q $(TESTS)
+
+lint: setup            ## style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: setup           ## static types
+	$(VENV)/bin/mypy
+
+setup: $(READY)
+
+# torch first and by its exact version: a plain `torch` may bring a CUDA build of several GB
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:                 ## remove the environment; results stay
+	rm -rf $(VENV)

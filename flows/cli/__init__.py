@@ -1,0 +1,41 @@
+"""The `porf` command line."""
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.errors import InputError, PorfError
+
+EXIT_BAD_INPUT = 2
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: every error becomes lines that a user can act on, and an exit code."""
+    from flows.cli.app import app  # noqa: PLC0415  (keeps `import flows.cli` light)
+
+    try:
+        app()
+    except PorfError as error:
+        show_error(error)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        errors.print("[yellow]interrupted[/]")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def show_error(error: PorfError) -> None:
+    """What is wrong, and what to do next."""
+    errors.print(f"[red]error:[/] {escape(error.message)}")
+    if error.hint:
+        errors.print(f"  → {escape(error.hint)}")
+
+
+def exit_code(error: PorfError) -> int:
+    """2 for what the user can mend, 1 for what we could not do."""
+    return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED

@@ -1,0 +1,21 @@
+"""All commands of `porf`."""
+
+import typer
+
+from flows.cli import demo, inspect, run, stage, ui
+
+app = typer.Typer(
+    name="porf",
+    help="Photos in; accurate cameras and an accurate, measured surface mesh out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("run")(run.run)
+app.command("status")(inspect.status)
+app.command("explain")(inspect.explain)
+app.command("options")(inspect.options)
+app.command("stage")(stage.stage)
+app.command("demo")(demo.demo)
+app.command("ui")(ui.ui)

@@ -1,0 +1,205 @@
+"""`porf run`: photos to a measured mesh."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows.case_folder import CaseFolder
+from flows.cli import console, errors, exit_code
+from flows.cli.arguments import (
+    DEFAULT,
+    ConfigOption,
+    GroundTruthMeshOption,
+    GroundTruthOption,
+    MasksOption,
+    PresetOption,
+    SetOption,
+    absolute,
+    external_paths,
+)
+from flows.cli.summary import print_results
+from flows.console import make_reporter
+from flows.listeners import reporting
+from flows.server import prefect_server
+from flows.settings import changed_options, resolve
+from flows.stage_process import log_tail
+from pipeline.errors import PorfError
+
+if TYPE_CHECKING:
+    from flows.reconstruct import RunRequest
+
+PhotosArgument = Annotated[Path, typer.Argument(help="Folder of photos.", metavar="PHOTOS")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Output folder.", show_default="porf_out/<PHOTOS' name>"),
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", help="Compute this stage and all after it anew.")
+]
+ToOption = Annotated[str | None, typer.Option("--to", help="Stop after this stage.")]
+ForceOption = Annotated[
+    list[str] | None, typer.Option("--force", help="Compute this stage anew; may be repeated.")
+]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify", help="First compare stored files with their SHA-256.")
+]
+
+
+def run(
+    photos: PhotosArgument,
+    out: OutOption = None,
+    preset: PresetOption = DEFAULT,
+    overrides: SetOption = None,
+    config: ConfigOption = None,
+    masks: MasksOption = None,
+    ground_truth: GroundTruthOption = None,
+    ground_truth_mesh: GroundTruthMeshOption = None,
+    start: FromOption = None,
+    stop: ToOption = None,
+    force: ForceOption = None,
+    verify: VerifyOption = False,
+) -> None:
+    """Reconstruct a folder of photos; what is done already is not computed again."""
+    settings = resolve(preset, config, overrides or [])
+    photos = absolute(photos)
+    folder = absolute(out) if out else Path.cwd() / "porf_out" / photos.name
+    from flows.reconstruct import RunRequest  # noqa: PLC0415  (Prefect takes seconds to import)
+
+    request = RunRequest(
+        photos=photos,
+        out=folder,
+        preset=preset,
+        settings=settings.model_dump(mode="json"),
+        external=external_paths(masks, ground_truth, ground_truth_mesh),
+        start=start,
+        stop=stop,
+        force=force or [],
+    )
+    retry = continue_command(photos, folder, preset, overrides or [], config, request.external)
+    execute(request, retry, verify)
+
+
+def execute(request: "RunRequest", retry_command: str, verify: bool = False) -> None:
+    """Run the flow under a Prefect server and tell the user how it ended.
+
+    Raises:
+        typer.Exit: with the exit code where the run failed.
+        InputError: the request is refused before anything starts.
+    """
+    from flows.reconstruct import open_run  # noqa: PLC0415
+
+    folder, settings, _, _ = open_run(request)  # refuses bad input before a server starts
+    if verify:
+        drop_damaged(folder)
+    print_start(request, changed_options(settings))
+    with make_reporter(console) as reporter, reporting(reporter):
+        failure = run_flow(request)
+    if failure is None:
+        print_results(folder)
+        return
+    print_failure(folder, failure, retry_command)
+    raise typer.Exit(exit_code(failure))
+
+
+def run_flow(request: "RunRequest") -> PorfError | None:
+    """Run the flow and return what it failed with, if it did."""
+    quiet_prefect()
+    with prefect_server() as api_url:
+        from prefect.settings import (  # noqa: PLC0415
+            PREFECT_API_URL,
+            PREFECT_LOCAL_STORAGE_PATH,
+            temporary_settings,
+        )
+
+        from flows.drain import drain  # noqa: PLC0415
+        from flows.reconstruct import reconstruct  # noqa: PLC0415
+
+        results = CaseFolder(request.out).prefect_results
+        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
+            state = reconstruct(request, return_state=True)
+            drain(state.state_details.flow_run_id)
+        if state.is_completed():
+            return None
+        error = state.result(raise_on_failure=False)
+        return (
+            error if isinstance(error, PorfError) else PorfError(f"{type(error).__name__}: {error}")
+        )
+
+
+def quiet_prefect() -> None:
+    """Prefect's own lines go to its server, not to the user's terminal."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    logging.getLogger("prefect").setLevel(logging.INFO)
+
+
+def drop_damaged(folder: CaseFolder) -> None:
+    """Forget artifacts whose files differ from their SHA-256; they are then made anew."""
+    from stages.registry import STAGES  # noqa: PLC0415
+
+    for stage, key in folder.load_record().keys.items():
+        if stage not in STAGES:
+            continue
+        manifest, problem = folder.store.find(stage, key, deep=True)
+        if manifest is None and problem != "not made yet":
+            console.print(f"[yellow]! {stage}: {escape(problem)}; it is made anew[/]")
+            (folder.store.artifact(stage, key) / "manifest.json").unlink(missing_ok=True)
+
+
+def print_start(request: "RunRequest", changed: dict[str, object]) -> None:
+    """What runs, where to, and which options are not the defaults."""
+    console.print(f"[bold]{escape(str(request.photos))}[/] → {escape(str(request.out))}")
+    table = Table.grid(padding=(0, 2))
+    for name, value in changed.items():
+        table.add_row(f"[dim]{escape(name)}[/]", f"[dim]{escape(str(value))}[/]")
+    if changed:
+        console.print(
+            f"[dim]preset {escape(request.preset)}; options that differ from the defaults:[/]"
+        )
+        console.print(table)
+
+
+def print_failure(folder: CaseFolder, failure: PorfError, retry_command: str) -> None:
+    """What failed, the likely cause, and the command that continues."""
+    record = folder.load_record()
+    from stages.registry import STAGES  # noqa: PLC0415
+
+    failed = [n for n in STAGES if (s := folder.load_state(n)) and s.status == "failed"]
+    errors.print(f"[red]failed:[/] {escape(failure.message)}")
+    if failed and exit_code(failure) != 2:
+        state = folder.load_state(failed[-1])
+        tail = log_tail(folder.store.work(failed[-1], state.key)) if state else []
+        for line in tail[-6:]:
+            errors.print(f"  [dim]{escape(line)}[/]")
+    if failure.hint:
+        errors.print(f"  → {escape(failure.hint)}")
+    done = ", ".join(n for n in record.keys if n not in failed)
+    if done:
+        errors.print(f"  finished stages are kept: {escape(done)}")
+    errors.print(f"  continue with: [bold]{escape(retry_command)}[/]")
+
+
+def continue_command(
+    photos: Path,
+    out: Path,
+    preset: str,
+    overrides: Iterable[str],
+    config: Path | None,
+    external: dict[str, Path],
+) -> str:
+    """The command that repeats this run; finished stages are then cached."""
+    words = ["porf", "run", str(photos), "-o", str(out), "--preset", preset]
+    for override in overrides:
+        words += ["--set", override]
+    if config:
+        words += ["--config", str(absolute(config))]
+    for role, path in external.items():
+        words += [f"--{role.replace('_', '-')}", str(path)]
+    return shlex.join(words)

@@ -1,0 +1,88 @@
+"""What Prefect's UI shows of a run beside its states: progress, log lines, the report."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.case_folder import CaseFolder
+from pipeline.store.manifest import Manifest
+
+_INTERVAL_S = 5.0
+
+
+class PrefectSink:
+    """A stage's log lines and live progress bar in Prefect's UI.
+
+    Prefect is a spectator here: a server that does not answer must never fail a stage.
+    """
+
+    def __init__(self, stage: str, logger: Any, artifact: UUID | None) -> None:
+        self._stage = stage
+        self._logger = logger
+        self._artifact = artifact
+        self._last = 0.0
+
+    @classmethod
+    def of_this_run(cls, stage: str) -> "PrefectSink":
+        """For the task run that this is called in."""
+        artifact: UUID | None = None
+        with suppress(Exception):
+            created = create_progress_artifact(
+                progress=0.0, key=f"{stage}-progress", description=f"{stage}: starts"
+            )
+            artifact = created if isinstance(created, UUID) else None
+        return cls(stage, get_run_logger(), artifact)
+
+    def __enter__(self) -> "PrefectSink":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._update(1.0, f"{self._stage}: done")
+
+    def progress(self, phase: str, fraction: float, text: str) -> None:
+        """See `flows.listeners.ProgressSink`."""
+        now = time.monotonic()
+        if now - self._last >= _INTERVAL_S:
+            self._last = now
+            self._update(fraction, f"{self._stage}: {phase} {text}".strip())
+
+    def log(self, text: str, warning: bool) -> None:
+        """See `flows.listeners.ProgressSink`."""
+        self._logger.log(logging.WARNING if warning else logging.INFO, text)
+
+    def _update(self, fraction: float, text: str) -> None:
+        if self._artifact is None:
+            return
+        with suppress(Exception):
+            update_progress_artifact(self._artifact, progress=100 * fraction, description=text)
+
+
+def publish_report(folder: CaseFolder, made: Mapping[str, Manifest]) -> None:
+    """Show the compact report and the table of metrics in Prefect's UI."""
+    from pipeline.report.markdown import compact_markdown, metric_rows  # noqa: PLC0415
+
+    artifacts = {name: folder.store.artifact(name, m.key) for name, m in made.items()}
+    manifests = {name: m.model_dump(mode="json") for name, m in made.items()}
+    with suppress(ConnectionError, TimeoutError):
+        create_markdown_artifact(
+            markdown=compact_markdown(artifacts, manifests), key="report", description="Report"
+        )
+        create_table_artifact(table=metric_rows(artifacts), key="metrics", description="Metrics")

@@ -1,0 +1,249 @@
+"""The Prefect flow: from a folder of photos to a measured mesh, stage by stage."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
+from prefect.states import State
+from prefect.tasks import exponential_backoff
+from pydantic import BaseModel, Field
+
+from flows.case_folder import CaseFolder, RunRecord, StageState, check_owner
+from flows.execute import make_artifact
+from flows.listeners import StageListener, current_reporter
+from flows.plan import Choice, differences, external_files, make_recipe, previous_manifest
+from flows.prefect_sink import PrefectSink, publish_report
+from flows.settings import DEFAULT_PRESET, settings_from
+from flows.stage_process import StageCrashed
+from pipeline.errors import PorfError
+from pipeline.store.manifest import Manifest, Recipe
+from stages.registry import STAGES
+
+RETRIES = 2
+
+
+class RunRequest(BaseModel):
+    """What a run is asked to do.
+
+    Attributes:
+        photos: folder of photos, absolute.
+        out: output folder, absolute.
+        preset: name the settings started from (for display).
+        settings: options by stage; missing ones take their defaults.
+        external: the user's other files by role (`masks`, `ground_truth`, `ground_truth_mesh`).
+        start, stop: as `--from` and `--to`.
+        force: stages to compute anew.
+    """
+
+    photos: Path
+    out: Path
+    preset: str = DEFAULT_PRESET
+    settings: dict[str, Any] = Field(default_factory=dict)
+    external: dict[str, Path] = Field(default_factory=dict)
+    start: str | None = None
+    stop: str | None = None
+    force: list[str] = Field(default_factory=list)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """All of the user's files by role."""
+        return {"photos": self.photos, **self.external}
+
+
+def check_files(paths: Mapping[str, Path], settings: Any, names: tuple[str, ...]) -> None:
+    """Let every stage look at the user's files before anything runs.
+
+    Raises:
+        InputError: a stage refuses them.
+    """
+    for name in names:
+        stage = STAGES[name]
+        if stage.check:
+            stage.check(paths, getattr(settings, name))
+
+
+def open_run(request: RunRequest) -> tuple[CaseFolder, Any, Choice, dict[str, dict[str, str]]]:
+    """Validate a request and prepare its output folder.
+
+    Raises:
+        InputError: bad options or files, or an output folder that belongs to other photos.
+    """
+    settings = settings_from(request.settings)
+    choice = Choice.of(request.start, request.stop, request.force)
+    check_files(request.paths, settings, choice.wanted)
+    folder = CaseFolder(request.out)
+    folder.create()
+    external = external_files(request.paths, folder.hashes())
+    check_owner(folder, request.photos, external["photos"])
+    keys = folder.load_record().keys if folder.exists() else {}
+    folder.save_record(
+        RunRecord(
+            photos=str(request.photos),
+            external={role: str(path) for role, path in request.paths.items()},
+            preset=request.preset,
+            settings=settings.model_dump(mode="json"),
+            photo_files=external["photos"],
+            keys=keys,
+        )
+    )
+    return folder, settings, choice, external
+
+
+def _run_name() -> str:
+    request = flow_run.parameters["request"]
+    if isinstance(request, dict):
+        request = RunRequest.model_validate(request)
+    return f"{request.photos.name} @ {request.preset}"
+
+
+@flow(name="reconstruct", flow_run_name=_run_name, validate_parameters=True)
+def reconstruct(request: RunRequest) -> dict[str, str]:
+    """Bring every wanted stage of a case up to date; returns the keys of the results by stage."""
+    folder, settings, choice, external = open_run(request)
+    made: dict[str, Manifest] = {}
+    try:
+        for name in choice.wanted:
+            recipe = make_recipe(
+                STAGES[name], settings, {n: m.content for n, m in made.items()}, external
+            )
+            made[name] = _bring_up_to_date(folder, request, settings, recipe, made, choice)
+    finally:
+        removed = folder.publish_results(made)
+        _remember(folder, made)
+        if removed:
+            current_reporter().say("results", _removed_text(removed))
+    if "report" in made:
+        publish_report(folder, made)
+    return {name: manifest.key for name, manifest in made.items()}
+
+
+def _bring_up_to_date(
+    folder: CaseFolder,
+    request: RunRequest,
+    settings: Any,
+    recipe: Recipe,
+    made: Mapping[str, Manifest],
+    choice: Choice,
+) -> Manifest:
+    """Have the stage computed, or cached; the store is read back, since it is the truth."""
+    name, reporter = recipe.stage, current_reporter()
+    reasons = _reasons(folder, recipe, name in choice.forced)
+    if reasons:
+        reporter.stage_starts(name, reasons)
+    run_stage.with_options(
+        name=name, task_run_name=f"{name} {recipe.key[:8]}", refresh_cache=bool(reasons)
+    )(
+        stage=name,
+        key=recipe.key,
+        out=str(folder.root),
+        recipe=recipe.model_dump(mode="json"),
+        upstream={n: made[n].key for n in recipe.inputs},
+        external={role: str(request.paths[role]) for role in recipe.external},
+        options=getattr(settings, name).model_dump(mode="json"),
+        force=name in choice.forced,
+    )
+    manifest, problem = folder.store.find(name, recipe.key)
+    if manifest is None:
+        raise PorfError(f"the result of {name} vanished after it was made: {problem}")
+    if reasons:
+        reporter.stage_done(name, manifest.wall_s, manifest.verdict.reasons)
+    else:
+        folder.save_state(name, StageState(status="cached", key=recipe.key))
+        reporter.stage_cached(name)
+    return manifest
+
+
+def _reasons(folder: CaseFolder, recipe: Recipe, forced: bool) -> list[str]:
+    if forced:
+        return ["forced"]
+    manifest, problem = folder.store.find(recipe.stage, recipe.key)
+    if manifest:
+        return []
+    if problem != "not made yet":
+        return [problem]
+    previous = previous_manifest(folder, recipe.stage)
+    changes = differences(previous.recipe, recipe) if previous else []
+    resumes = folder.store.work(recipe.stage, recipe.key).is_dir()
+    return ["continues where it was interrupted"] if resumes else changes or [problem]
+
+
+def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    return f"{parameters['stage']}-{parameters['key']}"
+
+
+def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Crashes deserve another attempt; refused input and full disks do not."""
+    try:
+        state.result()
+    except PorfError as error:
+        if isinstance(error, StageCrashed):
+            current_reporter().say("retry", f"{error.message}; trying again", warning=True)
+            return True
+        return False
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=_cache_key),
+    persist_result=True,
+    result_serializer="json",
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(1),
+    retry_condition_fn=_worth_retrying,
+)
+def run_stage(
+    stage: str,
+    key: str,
+    out: str,
+    recipe: dict[str, Any],
+    upstream: dict[str, str],
+    external: dict[str, str],
+    options: dict[str, Any],
+    force: bool,
+) -> dict[str, Any]:
+    """Make one stage's artifact in a process of its own; returns its key and verdict."""
+    folder = CaseFolder(Path(out))
+    with PrefectSink.of_this_run(stage) as sink:
+        manifest = make_artifact(
+            folder,
+            Recipe.model_validate(recipe),
+            {name: _known(folder, name, key) for name, key in upstream.items()},
+            {role: Path(path) for role, path in external.items()},
+            options,
+            force,
+            StageListener(stage, current_reporter(), sink),
+        )
+    return {"stage": stage, "key": key, "verdict": manifest.verdict.status}
+
+
+def _known(folder: CaseFolder, stage: str, key: str) -> Manifest:
+    manifest, problem = folder.store.find(stage, key)
+    if manifest is None:
+        raise PorfError(f"the result of {stage} is gone: {problem}")
+    return manifest
+
+
+def _remember(folder: CaseFolder, made: Mapping[str, Manifest]) -> None:
+    record = folder.load_record()
+    run_id = flow_run.id
+    folder.save_record(
+        record.model_copy(
+            update={
+                "keys": {**record.keys, **{n: m.key for n, m in made.items()}},
+                "flow_run_id": str(run_id) if run_id else None,
+            }
+        )
+    )
+
+
+def _removed_text(removed: list[str]) -> str:
+    return (
+        f"removed from the results, since they belong to other options: {', '.join(removed)}"
+        " (still in the store)"
+    )

@@ -1,0 +1,169 @@
+"""One local Prefect server a home: with UI, shared by concurrent runs, ended with the last of them.
+
+Prefect's own ephemeral server has no UI, gives up after 20 s, drops task records at exit and is
+orphaned by a kill. Here a watcher owns the server. Every run holds a shared flock on
+`server.users`; the kernel drops it however the run ends, and the watcher, which waits for the
+exclusive lock, then stops the server.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import InputError, PorfError
+from pipeline.store.files import write_json
+from stages.process import disk_error
+
+_STARTUP_S = 180.0
+_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+}
+
+
+def home() -> Path:
+    """Where the run history lives: `PREFECT_HOME`, else `PORF_HOME` (default ~/.porf)/prefect."""
+    if os.environ.get("PREFECT_HOME"):
+        return Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
+    return Path(os.environ.get("PORF_HOME", "~/.porf")).expanduser().absolute() / "prefect"
+
+
+def is_healthy(api_url: str, timeout_s: float = 5.0) -> bool:
+    """Whether a Prefect server answers there."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def prefect_server() -> Iterator[str]:
+    """The API address of the user's own server, or of a local one that lives as long as needed.
+
+    Sets `PREFECT_API_URL` and `PREFECT_HOME` for this process and its children meanwhile.
+
+    Raises:
+        InputError: the server named by `PREFECT_API_URL` does not answer, or the home cannot be
+            written.
+        PorfError: the local server did not start.
+    """
+    own = os.environ.get("PREFECT_API_URL")
+    if own:
+        if not is_healthy(own):
+            raise InputError(
+                f"no Prefect server answers at PREFECT_API_URL={own}",
+                hint="start that server, or unset PREFECT_API_URL to use a local one",
+            )
+        yield own
+        return
+    with _local_server(home()) as url, _environment(PREFECT_API_URL=url, PREFECT_HOME=str(home())):
+        yield url
+
+
+@contextlib.contextmanager
+def _local_server(folder: Path) -> Iterator[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        users = (folder / "server.users").open("a")
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    with users, (folder / "server.lock").open("a") as starting:
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits for a watcher that is just closing down
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        url = running_server(folder) or _start(folder)
+        fcntl.flock(starting, fcntl.LOCK_UN)
+        yield url
+
+
+def running_server(folder: Path) -> str | None:
+    """API address of the local server of this home, if it runs."""
+    try:
+        url = str(json.loads((folder / "server.json").read_bytes())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return url if is_healthy(url) else None
+
+
+def _start(folder: Path) -> str:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    with (folder / "server.log").open("ab") as log:
+        watcher = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(folder), str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _STARTUP_S
+    while not is_healthy(url):
+        if watcher.poll() is not None or time.monotonic() > deadline:
+            raise PorfError(
+                "the local Prefect server did not start", hint=f"see {folder / 'server.log'}"
+            )
+        time.sleep(0.1)
+    write_json(folder / "server.json", {"url": url, "pid": watcher.pid})
+    return url
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    old = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def watch(folder: Path, port: int) -> None:
+    """Run the server until no run uses it any more; the process `_start` launches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    environment = {
+        **os.environ,
+        **_QUIET,
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "uvicorn", "--factory"]
+    command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    command += ["--timeout-graceful-shutdown", "5"]
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    with (folder / "server.users").open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        (folder / "server.json").unlink(missing_ok=True)
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]), int(sys.argv[2]))

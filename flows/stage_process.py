@@ -1,0 +1,152 @@
+"""Parent side of a stage's process: starts it, listens, ends it, and names how it ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.errors import InputError, PorfError
+from pipeline.store.files import write_text
+from stages.process import EVENT_MARK, EXIT_REFUSED, StageRequest
+
+_GRACE_S = 20.0
+"""Time to save a checkpoint after SIGTERM."""
+
+
+class StageRefused(PorfError):
+    """The stage ended on purpose for a reason that a retry cannot mend."""
+
+
+class StageCrashed(PorfError):
+    """The stage's process died; worth another attempt."""
+
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def run_stage_process(request: StageRequest, on_event: Listener) -> dict[str, Any]:
+    """Run a stage in its own process and wait for it.
+
+    Args:
+        request: what to do; the log goes to `log.txt` in its work folder.
+        on_event: called with every event the stage sends, from another thread.
+
+    Returns:
+        The outcome for the manifest.
+
+    Raises:
+        InputError: the stage refused its input.
+        StageRefused: it failed in a way that a retry cannot mend.
+        StageCrashed: it died of a signal or an unexpected error.
+    """
+    request = request.model_copy(update={"parent": os.getpid()})
+    request_path = request.work / "request.json"
+    write_text(request_path, request.model_dump_json(indent=1))
+    request.outcome.unlink(missing_ok=True)
+    with (request.work / "log.txt").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.process", str(request_path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        ending = _Ending(on_event, log)
+        reader = threading.Thread(target=ending.read, args=(process.stdout,), daemon=True)
+        reader.start()
+        try:
+            code = _wait(process)
+        except BaseException:
+            _stop(process)
+            raise
+        finally:
+            reader.join(5)
+    if code == 0:
+        return dict(json.loads(request.outcome.read_bytes()))
+    raise ending.error(request, code)
+
+
+class _Ending:
+    """Reads what the process prints and keeps what explains its end."""
+
+    def __init__(self, on_event: Listener, log: TextIO) -> None:
+        self._on_event = on_event
+        self._log = log
+        self._tail: deque[str] = deque(maxlen=15)
+        self._refusal: dict[str, Any] | None = None
+
+    def read(self, stream: Any) -> None:
+        for raw in stream:
+            line = raw.rstrip()
+            if not line.startswith(EVENT_MARK):
+                self._tail.append(line)
+                self._log.write(line + "\n")
+                self._log.flush()
+                continue
+            event = json.loads(line[len(EVENT_MARK) :])
+            if event["kind"] == "refused":
+                self._refusal = event
+            else:
+                self._on_event(event)
+
+    def error(self, request: StageRequest, code: int) -> PorfError:
+        if code == EXIT_REFUSED and self._refusal:
+            kind = InputError if self._refusal["error"] == "input" else StageRefused
+            return kind(self._refusal["message"], self._refusal["hint"])
+        last = next((line for line in reversed(self._tail) if line.strip()), "nothing printed")
+        log = f"the log is {request.work / 'log.txt'}"
+        if code < 0:
+            name = signal.Signals(-code).name
+            return StageCrashed(f"{request.stage} was ended by {name}{_likely_cause(-code)}", log)
+        return StageCrashed(f"{request.stage} ended with exit code {code}: {last}", log)
+
+
+def _likely_cause(number: int) -> str:
+    causes = {
+        signal.SIGKILL: ": most likely out of memory, or killed by hand",
+        signal.SIGSEGV: ": a fault in native code",
+        signal.SIGTERM: ": asked to stop",
+    }
+    return causes.get(signal.Signals(number), "")
+
+
+def _wait(process: subprocess.Popen[str]) -> int:
+    """Short waits keep the main thread open to signals and cancellation."""
+    while True:
+        try:
+            return process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End the process and its children: politely, then not."""
+    for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience_s)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def log_tail(work: Path, lines: int = 15) -> list[str]:
+    """The last lines of a stage's log."""
+    try:
+        return (
+            (work / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        )
+    except OSError:
+        return []

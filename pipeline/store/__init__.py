@@ -1,0 +1,1 @@
+"""The artifact store: content keys, manifests, atomic publication, per-key locks."""

@@ -1,0 +1,168 @@
+"""A stage in a process of its own: `python -m stages.process REQUEST.json`.
+
+A segfault or an out-of-memory kill in native code ends this process and not the run. Events go to
+standard output as lines of JSON after `EVENT_MARK`; everything else printed is the stage's log.
+Exit codes: 0 done, `EXIT_REFUSED` for errors that a retry cannot mend, anything else is a crash.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from pipeline.errors import InputError, PorfError
+from pipeline.store.files import write_json
+from stages.base import StageContext
+from stages.registry import find_stage
+
+EVENT_MARK = "@porf "
+EXIT_REFUSED = 65
+"""EX_DATAERR: the input or the surroundings are at fault; never retried."""
+
+_LIBRARIES = ("torch", "pycolmap", "numpy", "opencv-python", "open3d", "trimesh", "porf-pipeline")
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+}
+
+
+class StageRequest(BaseModel):
+    """What a stage's process is asked to do; all paths absolute."""
+
+    stage: str
+    options: dict[str, Any]
+    seed: int
+    inputs: dict[str, Path]
+    external: dict[str, Path]
+    manifests: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    out: Path
+    work: Path
+    outcome: Path
+    parent: int | None = None
+
+
+class EventProgress:
+    """Sends progress to the parent, at most a few times a second."""
+
+    def __init__(self, interval_s: float = 0.4) -> None:
+        self._interval_s = interval_s
+        self._last: dict[str, float] = {}
+
+    def advance(self, phase: str, done: int, total: int, **figures: float) -> None:
+        """See `pipeline.progress.Progress.advance`."""
+        now = time.monotonic()
+        if done < total and now - self._last.get(phase, -1e9) < self._interval_s:
+            return
+        self._last[phase] = now
+        _emit(kind="advance", phase=phase, done=done, total=total, figures=figures)
+
+    def note(self, text: str) -> None:
+        """See `pipeline.progress.Progress.note`."""
+        _emit(kind="note", text=text)
+
+    def warn(self, text: str) -> None:
+        """See `pipeline.progress.Progress.warn`."""
+        _emit(kind="warn", text=text)
+
+
+def perform(request: StageRequest) -> dict[str, Any]:
+    """Run the stage and describe the outcome for the manifest."""
+    stage = find_stage(request.stage)
+    started, clock = datetime.now(UTC), time.monotonic()
+    context = StageContext(
+        inputs=request.inputs,
+        external=request.external,
+        config=stage.config_type.model_validate(request.options),
+        out=request.out,
+        work=request.work,
+        seed=request.seed,
+        progress=EventProgress(),
+        manifests=request.manifests,
+    )
+    verdict = stage.run(context)
+    return {
+        "verdict": verdict.model_dump(mode="json"),
+        "started_at": started.isoformat(timespec="seconds"),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_s": round(time.monotonic() - clock, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "libraries": _library_versions(),
+    }
+
+
+def main() -> int:
+    """Entry point of the process; returns the exit code."""
+    request = StageRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
+    _die_with(request.parent)
+    try:
+        write_json(request.outcome, perform(request))
+    except PorfError as error:
+        return _refuse(request, error)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        return _refuse(request, disk_error(error, request.out))
+    except MemoryError:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def disk_error(error: OSError, folder: Path) -> InputError:
+    """A disk's complaint in a user's words."""
+    problem = _DISK_ERRORS.get(error.errno or 0, os.strerror(error.errno or errno.EIO))
+    where = error.filename or folder
+    return InputError(f"cannot write {where}: {problem}", hint="free space or choose another -o")
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the disk, not the program, is at fault."""
+    return error.errno in _DISK_ERRORS
+
+
+def _refuse(request: StageRequest, error: PorfError) -> int:
+    kind = "input" if isinstance(error, InputError) else "failed"
+    print(f"refused: {error.message}", flush=True)
+    _emit(kind="refused", error=kind, message=error.message, hint=error.hint)
+    return EXIT_REFUSED
+
+
+def _emit(**event: Any) -> None:
+    print(EVENT_MARK + json.dumps(event), flush=True)
+
+
+def _die_with(parent: int | None) -> None:
+    """End with the parent however it ends, so that no orphan trains on (Linux)."""
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent was gone before we asked
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0]}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())
