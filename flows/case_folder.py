@@ -10,10 +10,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import InputError
 from pipeline.store.digest import HashCache
-from pipeline.store.files import remove, replace_tree, write_json, write_text
+from pipeline.store.files import disk_error, remove, replace_tree, write_json, write_text
 from pipeline.store.manifest import Manifest
 from pipeline.store.store import Store
-from stages.process import disk_error
 from stages.registry import STAGES
 
 HIDDEN = ".porf"

@@ -7,10 +7,10 @@ from flows.case_folder import CaseFolder, StageState
 from flows.listeners import StageListener
 from flows.stage_process import run_stage_process
 from pipeline.errors import PorfError
-from pipeline.store.files import remove
+from pipeline.store.files import disk_error, is_disk_error, remove
 from pipeline.store.manifest import Manifest, Recipe
 from pipeline.verdict import Verdict
-from stages.process import StageRequest, disk_error, is_disk_error
+from stages.process import StageRequest
 
 
 def make_artifact(

@@ -10,87 +10,19 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from prefect.states import State
 from prefect.tasks import exponential_backoff
-from pydantic import BaseModel, Field
 
-from flows.case_folder import CaseFolder, RunRecord, StageState, check_owner
+from flows.case_folder import CaseFolder, StageState
 from flows.execute import make_artifact
 from flows.listeners import StageListener, current_reporter
-from flows.plan import Choice, differences, external_files, make_recipe, previous_manifest
+from flows.plan import Choice, differences, make_recipe, previous_manifest
 from flows.prefect_sink import PrefectSink, publish_report
-from flows.settings import DEFAULT_PRESET, settings_from
+from flows.request import RunRequest, open_run
 from flows.stage_process import StageCrashed
 from pipeline.errors import PorfError
 from pipeline.store.manifest import Manifest, Recipe
 from stages.registry import STAGES
 
 RETRIES = 2
-
-
-class RunRequest(BaseModel):
-    """What a run is asked to do.
-
-    Attributes:
-        photos: folder of photos, absolute.
-        out: output folder, absolute.
-        preset: name the settings started from (for display).
-        settings: options by stage; missing ones take their defaults.
-        external: the user's other files by role (`masks`, `ground_truth`, `ground_truth_mesh`).
-        start, stop: as `--from` and `--to`.
-        force: stages to compute anew.
-    """
-
-    photos: Path
-    out: Path
-    preset: str = DEFAULT_PRESET
-    settings: dict[str, Any] = Field(default_factory=dict)
-    external: dict[str, Path] = Field(default_factory=dict)
-    start: str | None = None
-    stop: str | None = None
-    force: list[str] = Field(default_factory=list)
-
-    @property
-    def paths(self) -> dict[str, Path]:
-        """All of the user's files by role."""
-        return {"photos": self.photos, **self.external}
-
-
-def check_files(paths: Mapping[str, Path], settings: Any, names: tuple[str, ...]) -> None:
-    """Let every stage look at the user's files before anything runs.
-
-    Raises:
-        InputError: a stage refuses them.
-    """
-    for name in names:
-        stage = STAGES[name]
-        if stage.check:
-            stage.check(paths, getattr(settings, name))
-
-
-def open_run(request: RunRequest) -> tuple[CaseFolder, Any, Choice, dict[str, dict[str, str]]]:
-    """Validate a request and prepare its output folder.
-
-    Raises:
-        InputError: bad options or files, or an output folder that belongs to other photos.
-    """
-    settings = settings_from(request.settings)
-    choice = Choice.of(request.start, request.stop, request.force)
-    check_files(request.paths, settings, choice.wanted)
-    folder = CaseFolder(request.out)
-    folder.create()
-    external = external_files(request.paths, folder.hashes())
-    check_owner(folder, request.photos, external["photos"])
-    keys = folder.load_record().keys if folder.exists() else {}
-    folder.save_record(
-        RunRecord(
-            photos=str(request.photos),
-            external={role: str(path) for role, path in request.paths.items()},
-            preset=request.preset,
-            settings=settings.model_dump(mode="json"),
-            photo_files=external["photos"],
-            keys=keys,
-        )
-    )
-    return folder, settings, choice, external
 
 
 def _run_name() -> str:

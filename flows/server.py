@@ -8,6 +8,7 @@ exclusive lock, then stops the server.
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -20,8 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import InputError, PorfError
-from pipeline.store.files import write_json
-from stages.process import disk_error
+from pipeline.store.files import disk_error, write_json
 
 _STARTUP_S = 180.0
 _QUIET = {
@@ -107,6 +107,7 @@ def _start(folder: Path) -> str:
             start_new_session=True,
         )
     deadline = time.monotonic() + _STARTUP_S
+    importlib.import_module("prefect")  # takes seconds, which the server needs anyway
     while not is_healthy(url):
         if watcher.poll() is not None or time.monotonic() > deadline:
             raise PorfError(

@@ -6,7 +6,6 @@ Exit codes: 0 done, `EXIT_REFUSED` for errors that a retry cannot mend, anything
 """
 
 import ctypes
-import errno
 import json
 import os
 import resource
@@ -22,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from pipeline.errors import InputError, PorfError
-from pipeline.store.files import write_json
+from pipeline.store.files import disk_error, is_disk_error, write_json
 from stages.base import StageContext
 from stages.registry import find_stage
 
@@ -31,12 +30,6 @@ EXIT_REFUSED = 65
 """EX_DATAERR: the input or the surroundings are at fault; never retried."""
 
 _LIBRARIES = ("torch", "pycolmap", "numpy", "opencv-python", "open3d", "trimesh", "porf-pipeline")
-_DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "permission denied",
-}
 
 
 class StageRequest(BaseModel):
@@ -112,25 +105,13 @@ def main() -> int:
     except PorfError as error:
         return _refuse(request, error)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if not is_disk_error(error):
             raise
         return _refuse(request, disk_error(error, request.out))
     except MemoryError:
         traceback.print_exc()
         return 1
     return 0
-
-
-def disk_error(error: OSError, folder: Path) -> InputError:
-    """A disk's complaint in a user's words."""
-    problem = _DISK_ERRORS.get(error.errno or 0, os.strerror(error.errno or errno.EIO))
-    where = error.filename or folder
-    return InputError(f"cannot write {where}: {problem}", hint="free space or choose another -o")
-
-
-def is_disk_error(error: OSError) -> bool:
-    """Whether the disk, not the program, is at fault."""
-    return error.errno in _DISK_ERRORS
 
 
 def _refuse(request: StageRequest, error: PorfError) -> int:

@@ -9,6 +9,7 @@ from flows.cli import console
 from flows.cli.arguments import DEFAULT, PresetOption, SetOption, absolute
 from flows.cli.run import continue_command, execute
 from flows.console import make_reporter
+from flows.request import RunRequest
 from flows.settings import resolve
 from pipeline.store.digest import digest, sha256_file
 from pipeline.store.files import remove
@@ -25,8 +26,6 @@ def demo(
     settings = resolve(preset, None, overrides or [])
     folder = absolute(out)
     truth = make_photos(folder)
-    from flows.reconstruct import RunRequest  # noqa: PLC0415  (Prefect takes seconds to import)
-
     request = RunRequest(
         photos=folder / "photos",
         out=folder / "results",

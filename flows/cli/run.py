@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -27,13 +27,11 @@ from flows.cli.arguments import (
 from flows.cli.summary import print_results
 from flows.console import make_reporter
 from flows.listeners import reporting
+from flows.request import RunRequest, open_run
 from flows.server import prefect_server
 from flows.settings import changed_options, resolve
 from flows.stage_process import log_tail
 from pipeline.errors import PorfError
-
-if TYPE_CHECKING:
-    from flows.reconstruct import RunRequest
 
 PhotosArgument = Annotated[Path, typer.Argument(help="Folder of photos.", metavar="PHOTOS")]
 OutOption = Annotated[
@@ -70,8 +68,6 @@ def run(
     settings = resolve(preset, config, overrides or [])
     photos = absolute(photos)
     folder = absolute(out) if out else Path.cwd() / "porf_out" / photos.name
-    from flows.reconstruct import RunRequest  # noqa: PLC0415  (Prefect takes seconds to import)
-
     request = RunRequest(
         photos=photos,
         out=folder,
@@ -86,15 +82,13 @@ def run(
     execute(request, retry, verify)
 
 
-def execute(request: "RunRequest", retry_command: str, verify: bool = False) -> None:
+def execute(request: RunRequest, retry_command: str, verify: bool = False) -> None:
     """Run the flow under a Prefect server and tell the user how it ended.
 
     Raises:
         typer.Exit: with the exit code where the run failed.
         InputError: the request is refused before anything starts.
     """
-    from flows.reconstruct import open_run  # noqa: PLC0415
-
     folder, settings, _, _ = open_run(request)  # refuses bad input before a server starts
     if verify:
         drop_damaged(folder)
@@ -108,7 +102,7 @@ def execute(request: "RunRequest", retry_command: str, verify: bool = False) -> 
     raise typer.Exit(exit_code(failure))
 
 
-def run_flow(request: "RunRequest") -> PorfError | None:
+def run_flow(request: RunRequest) -> PorfError | None:
     """Run the flow and return what it failed with, if it did."""
     quiet_prefect()
     with prefect_server() as api_url:
@@ -153,7 +147,7 @@ def drop_damaged(folder: CaseFolder) -> None:
             (folder.store.artifact(stage, key) / "manifest.json").unlink(missing_ok=True)
 
 
-def print_start(request: "RunRequest", changed: dict[str, object]) -> None:
+def print_start(request: RunRequest, changed: dict[str, object]) -> None:
     """What runs, where to, and which options are not the defaults."""
     console.print(f"[bold]{escape(str(request.photos))}[/] → {escape(str(request.out))}")
     table = Table.grid(padding=(0, 2))

@@ -15,12 +15,12 @@ from flows.listeners import StageListener
 from flows.settings import resolve
 from flows.stage_process import run_stage_process
 from pipeline.errors import InputError
-from pipeline.store.files import replace_tree
+from pipeline.store.files import disk_error, replace_tree
 from pipeline.store.manifest import Manifest
 from pipeline.suggest import nearest
 from pipeline.verdict import Verdict
 from stages.base import Stage
-from stages.process import StageRequest, disk_error
+from stages.process import StageRequest
 from stages.registry import STAGES, find_stage
 
 InputsOption = Annotated[

@@ -1,11 +1,21 @@
 """Writing that is seen whole or not at all."""
 
+import errno
 import json
 import os
 import shutil
 import uuid
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import InputError
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,3 +69,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def disk_error(error: OSError, folder: Path) -> InputError:
+    """A disk's complaint in a user's words."""
+    problem = _DISK_ERRORS.get(error.errno or 0, os.strerror(error.errno or errno.EIO))
+    where = error.filename or folder
+    return InputError(f"cannot write {where}: {problem}", hint="free space or choose another -o")
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the disk, not the program, is at fault."""
+    return error.errno in _DISK_ERRORS
