@@ -71,7 +71,7 @@ def _encoding_pullback(x: Tensor, gradient: Tensor, frequencies: int) -> Tensor:
     """Gradient by the encoding (N, 6 F) -> gradient by its input (N, 3)."""
     octaves = _octaves(x, frequencies)
     phase = x[:, None, :] * octaves
-    by_sin, by_cos = gradient.reshape(-1, frequencies, 2, 3).unbind(2)
+    by_sin, by_cos = gradient.reshape(len(x), frequencies, 2, 3).unbind(2)
     return (octaves * (by_sin * torch.cos(phase) - by_cos * torch.sin(phase))).sum(1)
 
 
