@@ -1,0 +1,185 @@
+"""From a trained field to a cleaned, coloured mesh in the world frame."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import NOT_IN_KEY, StageConfig
+from pipeline.errors import InputError
+from pipeline.geometry.raycast import RayScene
+from pipeline.progress import Progress
+from pipeline.surface.check import measure_shape, shape_warnings
+from pipeline.surface.clean import (
+    Cleaning,
+    clip_to_sphere,
+    count_seeing_views,
+    remove_floaters,
+    remove_outside_masks,
+    remove_unseen,
+)
+from pipeline.surface.colour import VertexColours, colour_vertices
+from pipeline.surface.extract import Extraction, Sdf, extract_mesh
+from pipeline.surface.views import Views, back_facing_fraction
+
+SIGHT_TOLERANCE_CELLS = 1.5
+"""How deep below the first hit a vertex still counts as seen, in lattice cells."""
+
+
+class MeshConfig(StageConfig):
+    """Options of the stage `mesh`."""
+
+    resolution: int = Field(
+        256, ge=32, le=2048, multiple_of=8, description="lattice cells along the region's diameter"
+    )
+    lipschitz: float = Field(
+        1.5, ge=1.0, le=20.0, description="largest slope of the field; larger is safer and slower"
+    )
+    views_needed: int = Field(
+        2, ge=0, description="surface that fewer photos see is removed; 0 keeps all"
+    )
+    min_component_fraction: float = Field(
+        0.02, ge=0.0, le=1.0, description="pieces below this share of the largest one are removed"
+    )
+    min_component_points: int = Field(
+        30, ge=1, description="small pieces stay if this many sparse points lie on them"
+    )
+    use_masks: bool = Field(True, description="remove what masks rule out, where there are masks")
+    mask_margin: float = Field(
+        0.01, ge=0.0, le=0.2, description="masks are widened by this share of the image width"
+    )
+    blended_views: int = Field(3, ge=1, le=16, description="photos blended for a vertex's colour")
+    device: str = Field(
+        "auto",
+        description="auto, cpu or cuda",
+        json_schema_extra=NOT_IN_KEY,
+        pattern="auto|cpu|cuda.*",
+    )
+    chunk_points: int = Field(
+        1 << 16, ge=1, description="points evaluated at a time", json_schema_extra=NOT_IN_KEY
+    )
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A finished surface.
+
+    Attributes:
+        mesh: world frame, faces outward.
+        colours: of the vertices.
+        figures: counts, what was removed, costs; plain data.
+        warnings: what a user should look at.
+    """
+
+    mesh: trimesh.Trimesh
+    colours: VertexColours
+    figures: dict[str, Any]
+    warnings: list[str]
+
+
+def build_surface(
+    sdf: Sdf,
+    views: Views,
+    scale_mat: NDArray,
+    sparse_points: NDArray,
+    config: MeshConfig,
+    device: str,
+    progress: Progress,
+) -> Surface:
+    """Extract, clean and colour.
+
+    Args:
+        sdf: trained field in the normalised frame.
+        views: cameras in the normalised frame.
+        scale_mat: (4, 4) unit sphere → world.
+        sparse_points: (P, 3) in the normalised frame; may be empty.
+        device: where the field wants its points.
+
+    Raises:
+        InputError: the field has no surface, or nothing is left after cleaning.
+    """
+    extraction = extract_mesh(
+        sdf,
+        config.resolution,
+        lipschitz=config.lipschitz,
+        device=device,
+        chunk_points=config.chunk_points,
+        progress=progress,
+    )
+    if len(extraction.mesh.faces) == 0:
+        raise InputError(
+            "the trained field has no surface inside the region of interest",
+            hint="look at the region in the report (`scene.roi` sets it by hand), and train longer",
+        )
+    tolerance = SIGHT_TOLERANCE_CELLS * extraction.cell
+    cleaning = _clean(extraction, views, sparse_points, config, tolerance, progress)
+    mesh = cleaning.mesh
+    colours = colour_vertices(mesh, views, tolerance, config.blended_views, progress)
+    shape = measure_shape(mesh, extraction.cell)
+    back_facing = back_facing_fraction(RayScene(mesh.vertices, mesh.faces), views)
+    figures = {
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
+        **asdict(shape),
+        "back_facing_fraction": back_facing,
+        "outward_fraction": outward_fraction(sdf, mesh, extraction.cell, device),
+        "coloured_fraction": float((colours.seen_by > 0).mean()),
+        "removed": cleaning.removed(),
+        "field_evaluations": extraction.evaluations,
+        "dense_evaluations": extraction.dense_evaluations,
+        "cell_normalised": extraction.cell,
+    }
+    warnings = shape_warnings(shape, back_facing)
+    radius, centre = scale_mat[0, 0], scale_mat[:3, 3]
+    world = trimesh.Trimesh(mesh.vertices * radius + centre, mesh.faces, process=False)
+    return Surface(world, colours, figures, warnings)
+
+
+def _clean(
+    extraction: Extraction,
+    views: Views,
+    sparse_points: NDArray,
+    config: MeshConfig,
+    tolerance: float,
+    progress: Progress,
+) -> Cleaning:
+    cleaning = Cleaning(extraction.mesh)
+    clip_to_sphere(cleaning)
+    # seen before anything is taken away, so that nothing comes into sight by the cleaning
+    seen_by = count_seeing_views(cleaning.mesh, views, tolerance, progress)
+    if config.use_masks and views.mask_paths:
+        stays = remove_outside_masks(cleaning, views, config.mask_margin * views.width)
+        seen_by = seen_by[stays]
+    if config.views_needed > 0:
+        remove_unseen(cleaning, seen_by, min(config.views_needed, len(views)))
+    remove_floaters(
+        cleaning,
+        config.min_component_fraction,
+        sparse_points,
+        config.min_component_points,
+        reach=3 * extraction.cell,
+    )
+    for removal in cleaning.removals:
+        progress.note(
+            f"{removal.step}: removed {removal.faces} faces ({removal.area_fraction:.1%})"
+        )
+    return cleaning
+
+
+def outward_fraction(
+    sdf: Sdf, mesh: trimesh.Trimesh, cell: float, device: str, samples: int = 4096
+) -> float:
+    """Share of (evenly picked) faces whose normal points to where the field grows."""
+    picked = np.linspace(0, len(mesh.faces) - 1, min(samples, len(mesh.faces))).astype(np.int64)
+    offset = mesh.face_normals[picked] * cell / 2
+    centres = mesh.triangles_center[picked]
+    with torch.no_grad():
+        out, inside = (
+            sdf(torch.as_tensor(points, dtype=torch.float32, device=device)).reshape(-1)
+            for points in (centres + offset, centres - offset)
+        )
+    return float((out > inside).float().mean())
