@@ -15,6 +15,7 @@ _DISK_ERRORS = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted there",
 }
 
 

@@ -1,0 +1,80 @@
+"""The command line as a user runs it, and a small case to run it on."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flows.case_folder import CaseFolder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = Path(__file__).with_name("small.yaml")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Porf:
+    """The command line as a user's shell runs it, against the tests' Prefect server."""
+
+    env: dict[str, str]
+    api_url: str
+
+    def start(self, *words: str | Path, **env: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *map(str, words)],
+            cwd=REPOSITORY,
+            env={**self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __call__(self, *words: str | Path, **env: str) -> Finished:
+        process = self.start(*words, **env)
+        text, _ = process.communicate(timeout=600)
+        return Finished(process.returncode, text)
+
+    def run(self, case: "SmallCase", *words: str, **env: str) -> Finished:
+        truth = ["--ground-truth", str(case.truth / "cameras.npz")]
+        truth += ["--ground-truth-mesh", str(case.truth / "mesh_gt.ply")]
+        return self("run", case.photos, "-o", case.out, "--config", SMALL, *truth, *words, **env)
+
+    def task_states(self, case: "SmallCase") -> dict[str, str]:
+        """Prefect's own word on every stage of the last run, by stage."""
+        run_id = CaseFolder(case.out).load_record().flow_run_id
+        answer = httpx.post(
+            f"{self.api_url}/task_runs/filter", json={"flow_runs": {"id": {"any_": [run_id]}}}
+        )
+        runs: list[dict[str, Any]] = answer.json()
+        return {run["name"].split()[0]: run["state_name"] for run in runs}
+
+
+@dataclass(frozen=True)
+class SmallCase:
+    """Photos with truth, and an output folder of one's own."""
+
+    photos: Path
+    truth: Path
+    out: Path
+
+    @property
+    def folder(self) -> CaseFolder:
+        return CaseFolder(self.out)
+
+    def keys(self) -> dict[str, str]:
+        return self.folder.load_record().keys
+
+    def manifests(self) -> dict[str, Any]:
+        """The manifest behind every stage's current result."""
+        found = {n: self.folder.store.find(n, key)[0] for n, key in self.keys().items()}
+        return {name: manifest for name, manifest in found.items() if manifest}
