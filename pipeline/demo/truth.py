@@ -59,7 +59,7 @@ def save_truth(
     cameras = IdrCameras(
         np.broadcast_to(lens.K, (len(c2w), 3, 3)), c2w_m, make_scale_mat(centre_m, radius_m)
     )
-    save_idr_cameras(folder / "cameras.npz", cameras)
+    save_idr_cameras(folder / "cameras.npz", cameras, unit="m")
     (folder / "image_names.json").write_text(json.dumps(names, indent=1) + "\n")
     description = {
         "model": "RADIAL, pixel centres at integers",

@@ -74,13 +74,19 @@ def make_scale_mat(centre: NDArray, radius: float) -> NDArray:
     return scale_mat
 
 
-def save_idr_cameras(path: Path, cameras: IdrCameras) -> None:
-    """Write `cameras` where IDR, NeuS and PoRF read them."""
+def save_idr_cameras(path: Path, cameras: IdrCameras, unit: str | None = None) -> None:
+    """Write `cameras` where IDR, NeuS and PoRF read them.
+
+    Args:
+        unit: of lengths in the world frame, where known; stored as `unit`, which others ignore.
+    """
     world_mats = projection_matrix(cameras.K, cameras.c2w)
     arrays: dict[str, NDArray] = {}
     for i, world_mat in enumerate(world_mats):
         arrays[f"world_mat_{i}"] = world_mat
         arrays[f"scale_mat_{i}"] = cameras.scale_mat
+    if unit is not None:
+        arrays["unit"] = np.array(unit)
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
         file.flush()
