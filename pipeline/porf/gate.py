@@ -1,0 +1,110 @@
+"""The acceptance gate: refined cameras count only if matches that no one trained on agree better.
+
+Candidates are the given cameras, those after the epipolar-only phase, and those of joint training.
+All are judged on the same held-out matches by the same robust mean of symmetric epipolar distances.
+The given cameras come first: a tie keeps them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.formats.matches import ViewMatches
+from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
+
+MIN_HELDOUT = 50
+"""With fewer held-out matches no decision is possible, and the given cameras are kept."""
+
+_OWN_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Cameras that might be exported.
+
+    Attributes:
+        name: `input`, `epipolar` or `joint`.
+        c2w: (V, 4, 4) normalised frame, on the CPU.
+        error_px: robust mean of the held-out symmetric epipolar distances.
+        median_px: their median.
+    """
+
+    name: str
+    c2w: Tensor
+    error_px: float
+    median_px: float
+
+
+class Gate:
+    """Judges cameras on held-out matches.
+
+    Distances are cut off at four times the median under the given cameras (at least one pixel), so
+    that wrong matches, which no cameras explain, weigh the same for every candidate.
+
+    Args:
+        matches: all matches of the case; their held-out rows are used.
+        K: (V, 3, 3) intrinsics of the matches' pixels.
+        c2w_input: (V, 4, 4) the given cameras, normalised frame.
+    """
+
+    def __init__(self, matches: Sequence[ViewMatches], K: Tensor, c2w_input: Tensor) -> None:
+        self.table = MatchTable.from_matches(
+            matches, heldout=True, both_directions=False, max_matches_per_pair=None
+        )
+        self.K = K.double().cpu()
+        self.can_decide = self.table.num_matches >= MIN_HELDOUT
+        given = self._errors_px(c2w_input)
+        self.cutoff_px = max(1.0, 4 * float(given.median())) if len(given) else 1.0
+        self.given = self.judge("input", c2w_input)
+
+    def judge(self, name: str, c2w: Tensor) -> Candidate:
+        """Measure cameras (V, 4, 4) on the held-out matches; NaN where there are none."""
+        errors = self._errors_px(c2w)
+        if not len(errors):
+            return Candidate(name, c2w.detach().cpu(), float("nan"), float("nan"))
+        robust = float(errors.clamp(max=self.cutoff_px).mean())
+        return Candidate(name, c2w.detach().cpu(), robust, float(errors.median()))
+
+    def choose(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The candidate whose held-out error is smallest; the given cameras in case of doubt."""
+        if not self.can_decide:
+            return self.given
+        best = self.given
+        for candidate in candidates:
+            if candidate.error_px < best.error_px:
+                best = candidate
+        return best
+
+    def _errors_px(self, c2w: Tensor) -> Tensor:
+        with torch.no_grad():
+            return symmetric_epipolar_errors_px(self.table, c2w.detach().double().cpu(), self.K)
+
+
+def with_heldout_marks(matches: Sequence[ViewMatches], seed: int) -> list[ViewMatches]:
+    """Matches with a tenth held out, where the files mark none themselves.
+
+    The choice hangs on a match's coordinates alone, so both stored directions of a pair agree.
+    """
+    if any(mark.any() for view in matches for mark in view.heldout):
+        return list(matches)
+    marked = []
+    for view in matches:
+        heldout = [_coordinate_hash(m, seed) < _OWN_SHARE for m in view.matches_px]
+        marked.append(replace(view, heldout=heldout))
+    return marked
+
+
+def _coordinate_hash(matches_px: NDArray, seed: int) -> NDArray:
+    """Pseudo-random numbers (M,) in [0, 1) that are the same for a match and its mirror."""
+    bits = np.ascontiguousarray(matches_px, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    factors = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        sides = (bits.reshape(-1, 2, 2) * factors).sum(axis=2, dtype=np.uint64)
+        mixed = sides.sum(axis=1, dtype=np.uint64) + np.uint64(seed) * factors[0]
+        for shift in (33, 29, 32):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(0xFF51AFD7ED558CCD)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53

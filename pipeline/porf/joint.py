@@ -1,0 +1,244 @@
+"""Joint training of cameras and surface: one step, and everything that a checkpoint must hold."""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import TrainingDiverged
+from pipeline.porf.config import TrainConfig
+from pipeline.porf.epipolar import MatchTable, epipolar_loss
+from pipeline.porf.losses import color_loss
+from pipeline.porf.models import field_schedule, regulariser_weights
+from pipeline.porf.observations import Observations, PixelBatch
+from pipeline.porf.poses import PoseField
+from pipeline.porf.rays import FieldModel, RayBatch, RenderOutput, camera_rays
+from pipeline.porf.schedule import warmup_cosine
+
+_OPACITY_MARGIN = 1e-3
+
+
+class JointTraining:
+    """State of joint training and its step.
+
+    Args:
+        field, poses: models on the observations' device.
+        table: training matches in the pixels of `match_K`.
+        match_K: (V, 3, 3) intrinsics at the photos' full size.
+        seed: of every draw made here.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        field: FieldModel,
+        poses: PoseField,
+        observations: Observations,
+        table: MatchTable,
+        match_K: Tensor,
+        seed: int,
+    ) -> None:
+        self.config, self.field, self.poses = config, field, poses
+        self.observations, self.table, self.match_K = observations, table, match_K
+        self.step = 0
+        self.fixed_c2w: Tensor | None = None
+        self.optimiser = torch.optim.Adam(field.parameter_groups(), fused=True)
+        self.base_rates = [float(group["lr"]) for group in self.optimiser.param_groups]
+        self.pose_optimiser = self._pose_optimiser()
+        self.generator = torch.Generator(observations.device).manual_seed(seed)
+        self.host_generator = torch.Generator().manual_seed(seed + 1)
+        self.regularisers = regulariser_weights(config)
+        self.running = torch.zeros(5, device=observations.device)
+
+    def _pose_optimiser(self) -> torch.optim.Adam | None:
+        parameters = list(self.poses.parameters())
+        if not parameters:
+            return None
+        return torch.optim.Adam(parameters, lr=self.config.pose.learning_rate, fused=True)
+
+    @property
+    def poses_move(self) -> bool:
+        """Whether the cameras are trained at the present step."""
+        start = self.config.pose.joint_start * self.config.steps
+        return self.pose_optimiser is not None and self.fixed_c2w is None and self.step >= start
+
+    @property
+    def rate_factor(self) -> float:
+        """Share of the base learning rates at the present step."""
+        warmup, final = field_schedule(self.config)
+        return warmup_cosine(self.step, self.config.steps, warmup, final)
+
+    def current_c2w(self) -> Tensor:
+        """(V, 4, 4) cameras in the normalised frame, without gradient."""
+        if self.fixed_c2w is not None:
+            return self.fixed_c2w
+        with torch.no_grad():
+            return self.poses()
+
+    def fix_poses(self, c2w: Tensor) -> None:
+        """Train the surface alone from here on, with these cameras (V, 4, 4)."""
+        self.fixed_c2w = c2w.to(self.observations.device, torch.float32)
+
+    def advance(self) -> None:
+        """One training step."""
+        config = self.config
+        factor = self.rate_factor
+        for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        view = self._view_of_step()
+        with torch.no_grad():
+            self.field.begin_step(self.step, config.steps)
+        moving = self.poses_move
+        c2w = self.poses() if moving else self.current_c2w()
+        epipolar = self._epipolar(c2w, view) if moving else c2w.new_zeros(())
+        batch = self.observations.draw(config.rays, view, self.generator)
+        rays = camera_rays(c2w, self.observations.K_inv, batch.view, batch.xy_px)
+        output = self.field.render(rays, self.generator)
+        loss, color = self._loss(output, batch, epipolar)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.pose_optimiser is not None:
+            self.pose_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        if moving and self.pose_optimiser is not None:
+            constant = config.pose.schedule == "constant"
+            pose_rate = config.pose.learning_rate * (1.0 if constant else factor)
+            self.pose_optimiser.param_groups[0]["lr"] = pose_rate
+            self.pose_optimiser.step()
+        self._accumulate(loss, color, output, batch, epipolar)
+        self.step += 1
+
+    def _view_of_step(self) -> int | None:
+        if self.config.rays_from == "all_views":
+            return None
+        draw = torch.randint(len(self.observations), (1,), generator=self.host_generator)
+        return int(draw)
+
+    def _epipolar(self, c2w: Tensor, view: int | None) -> Tensor:
+        options = self.config.epipolar
+        if options.weight == 0 or self.table.num_pairs == 0:
+            return c2w.new_zeros(())
+        if options.pairs_from == "one_view" and view is not None:
+            pairs = self.table.sample_pairs_of_view(
+                view, self.host_generator, options.pairs_per_step
+            )
+        else:
+            pairs = self.table.sample_pairs(options.pairs_per_step, self.host_generator)
+        chosen = self.table.select(pairs, options.max_matches_per_pair, self.host_generator)
+        return epipolar_loss(
+            chosen,
+            c2w,
+            self.match_K,
+            inlier_px=options.inlier_px,
+            normaliser=options.pairs_per_step,
+        ).loss
+
+    def _loss(
+        self, output: RenderOutput, batch: PixelBatch, epipolar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        counted = batch.trained
+        if batch.mask is not None:
+            counted = counted * batch.mask
+        color = color_loss(output.color, batch.rgb, counted)
+        loss = color + self.config.epipolar.weight * epipolar
+        for name, weight in self.regularisers.items():
+            loss = loss + weight * output.regularisers[name]
+        if batch.mask is not None:
+            opacity = output.opacity.clamp(_OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
+            silhouette = F.binary_cross_entropy(opacity, batch.mask, weight=batch.trained)
+            loss = loss + self.config.mask_weight * silhouette
+        return loss, color
+
+    def _accumulate(
+        self,
+        loss: Tensor,
+        color: Tensor,
+        output: RenderOutput,
+        batch: PixelBatch,
+        epipolar: Tensor,
+    ) -> None:
+        """Add this step's figures on the device; nothing waits for them."""
+        with torch.no_grad():
+            counted = batch.trained if batch.mask is None else batch.trained * batch.mask
+            squared = ((output.color - batch.rgb) ** 2).mean(1) * counted
+            mse = squared.sum() / counted.sum().clamp(min=1)
+            eikonal = output.regularisers["eikonal"]
+            figures = [loss, color, eikonal, epipolar, mse]
+            self.running += torch.stack([f.detach().float() for f in figures])
+
+    def take_figures(self, steps: int) -> dict[str, float]:
+        """Means over the last `steps` steps; starts over.
+
+        Raises:
+            TrainingDiverged: the loss is not finite.
+        """
+        loss, color, eikonal, epipolar, mse = (self.running / max(1, steps)).tolist()
+        self.running.zero_()
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the training loss is {loss} near step {self.step} of {self.config.steps}",
+                hint="lower the learning rates of the train stage, or try another seed; the last "
+                "good checkpoint is kept",
+            )
+        return {
+            "loss": loss,
+            "color": color,
+            "eikonal": eikonal,
+            "epipolar": epipolar,
+            "psnr": -10 * math.log10(max(mse, 1e-10)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on; tensors and plain values."""
+        optimiser = self.pose_optimiser
+        return {
+            "step": self.step,
+            "field": cast(nn.Module, self.field).state_dict(),
+            "poses": self.poses.state_dict(),
+            "fixed_c2w": self.fixed_c2w,
+            "optimiser": self.optimiser.state_dict(),
+            "pose_optimiser": None if optimiser is None else optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "host_generator": self.host_generator.get_state(),
+            "running": self.running,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        cast(nn.Module, self.field).load_state_dict(state["field"])
+        self.poses.load_state_dict(state["poses"])
+        self.step, self.fixed_c2w = int(state["step"]), state["fixed_c2w"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.pose_optimiser is not None:
+            self.pose_optimiser.load_state_dict(state["pose_optimiser"])
+        # Generator states live on the CPU wherever the generator does.
+        self.generator.set_state(state["generator"].cpu())
+        self.host_generator.set_state(state["host_generator"].cpu())
+        self.running = state["running"]
+
+    def is_finite(self) -> bool:
+        """Whether every parameter is a number; waits for the device."""
+        parameters = [*cast(nn.Module, self.field).parameters(), *self.poses.parameters()]
+        return bool(torch.stack([p.isfinite().all() for p in parameters]).all())
+
+
+@torch.no_grad()
+def pixel_psnr(
+    field: FieldModel,
+    observations: Observations,
+    c2w: Tensor,
+    batch: PixelBatch,
+    chunk: int = 1024,
+) -> float:
+    """PSNR in dB of rendered pixels; on the object alone where there are masks."""
+    total = torch.zeros(2, dtype=torch.float64)
+    for begin in range(0, len(batch.view), chunk):
+        rows = slice(begin, begin + chunk)
+        rays = camera_rays(c2w, observations.K_inv, batch.view[rows], batch.xy_px[rows])
+        color = field.render(RayBatch(rays.origins, rays.directions), None).color
+        squared = ((color - batch.rgb[rows]) ** 2).mean(1).double()
+        counted = torch.ones_like(squared) if batch.mask is None else batch.mask[rows].double()
+        total += torch.stack([(squared * counted).sum(), counted.sum()]).cpu()
+    return float(-10 * torch.log10((total[0] / total[1].clamp(min=1)).clamp(min=1e-10)))

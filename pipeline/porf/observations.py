@@ -1,0 +1,200 @@
+"""The photos as training sees them: uint8 on the device, and batches of their pixels."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.formats.case import Case, read_rgb
+from pipeline.geometry.cameras import project
+from pipeline.porf.config import TrainConfig
+from pipeline.progress import Progress
+
+BLOCK_PX = 16
+"""Side of the blocks of pixels that are held out together."""
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Some pixels of some views.
+
+    Attributes:
+        view: (B,) index of the view.
+        xy_px: (B, 2) float, in the pixels of `Observations.K`.
+        rgb: (B, 3) in [0, 1].
+        trained: (B,) 1 where the pixel may be trained on, 0 where it is held out.
+        mask: (B,) 1 on the object, or None without masks.
+    """
+
+    view: Tensor
+    xy_px: Tensor
+    rgb: Tensor
+    trained: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Observations:
+    """All views at training size.
+
+    Attributes:
+        images: (V, H, W, 3) uint8 RGB.
+        masks: (V, H, W) bool, or None.
+        K, K_inv: (V, 3, 3) intrinsics at training size, pixel centres at integers.
+        box_px: (V, 4) x0, y0, width, height of the pixels that batches are drawn from.
+        heldout: (V, ceil(H/16), ceil(W/16)) bool, blocks never trained on.
+    """
+
+    images: Tensor
+    masks: Tensor | None
+    K: Tensor
+    K_inv: Tensor
+    box_px: Tensor
+    heldout: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, count: int, view: int | None, generator: torch.Generator) -> PixelBatch:
+        """`count` random pixels of all views, or of one; generator on the images' device."""
+        if view is None:
+            views = torch.randint(len(self), (count,), generator=generator, device=self.device)
+        else:
+            views = torch.full((count,), view, device=self.device)
+        box = self.box_px[views]
+        draw = torch.rand(count, 2, generator=generator, device=self.device)
+        xy = box[:, :2] + (draw * box[:, 2:]).long().minimum(box[:, 2:] - 1)
+        return self.pixels(views, xy)
+
+    def pixels(self, views: Tensor, xy: Tensor) -> PixelBatch:
+        """The pixels xy (B, 2), integers, of `views` (B,)."""
+        x, y = xy.unbind(1)
+        height, width = self.images.shape[1:3]
+        flat = (views * height + y) * width + x
+        rgb = self.images.view(-1, 3).index_select(0, flat).float() / 255
+        mask = None
+        if self.masks is not None:
+            mask = self.masks.view(-1).index_select(0, flat).float()
+        trained = 1.0 - self.heldout[views, y // BLOCK_PX, x // BLOCK_PX].float()
+        return PixelBatch(views, xy.float(), rgb, trained, mask)
+
+    def heldout_pixels(self, limit: int, generator: torch.Generator) -> PixelBatch | None:
+        """Up to `limit` held-out pixels inside the boxes; None where nothing is held out."""
+        views, rows, columns = torch.nonzero(self.heldout.cpu(), as_tuple=True)
+        if not len(views):
+            return None
+        chosen = torch.randint(len(views), (4 * limit,), generator=generator)
+        offset = torch.randint(BLOCK_PX, (4 * limit, 2), generator=generator)
+        xy = torch.stack([columns[chosen], rows[chosen]], dim=1) * BLOCK_PX + offset
+        box = self.box_px.cpu()[views[chosen]]
+        inside = ((xy >= box[:, :2]) & (xy < box[:, :2] + box[:, 2:])).all(1)
+        xy, views = xy[inside][:limit], views[chosen][inside][:limit]
+        if not len(xy):
+            return None
+        return self.pixels(views.to(self.device), xy.to(self.device))
+
+
+def load_observations(
+    case: Case, config: TrainConfig, seed: int, device: torch.device, progress: Progress
+) -> Observations:
+    """Read, reduce and place all views.
+
+    Raises:
+        InputError: an image cannot be read, or a view does not see the unit sphere at all.
+    """
+    width, height = training_size(case.width, case.height, config.max_image_side)
+    count = len(case)
+    images = np.empty((count, height, width, 3), np.uint8)
+    with_masks = config.use_masks and case.mask_paths is not None
+    masks = np.empty((count, height, width), bool) if with_masks else None
+    for i, path in enumerate(case.image_paths):
+        images[i] = _resized(read_rgb(path), width, height)
+        if masks is not None and case.mask_paths is not None:
+            with Image.open(case.mask_paths[i]) as mask:
+                masks[i] = _resized(np.asarray(mask.convert("L")), width, height) > 127
+        progress.advance("images", i + 1, count)
+    K = scaled_intrinsics(case.cameras.K, width / case.width, height / case.height)
+    box = np.tile(np.array([0, 0, width, height]), (count, 1))
+    if config.rays_near_object:
+        box = sphere_boxes(K, case.cameras.c2w_normalised, width, height)
+    rng = np.random.default_rng([seed, 1])
+    blocks = (count, -(-height // BLOCK_PX), -(-width // BLOCK_PX))
+    K_tensor = torch.from_numpy(K).float()
+    return Observations(
+        images=torch.from_numpy(images).to(device),
+        masks=None if masks is None else torch.from_numpy(masks).to(device),
+        K=K_tensor.to(device),
+        K_inv=torch.from_numpy(np.linalg.inv(K)).float().to(device),
+        box_px=torch.from_numpy(box).long().to(device),
+        heldout=torch.from_numpy(rng.random(blocks) < config.heldout_blocks).to(device),
+    )
+
+
+def training_size(width: int, height: int, max_side: int) -> tuple[int, int]:
+    """Image size for training: the longer side at most `max_side` pixels (0 = no limit)."""
+    if max_side == 0 or max(width, height) <= max_side:
+        return width, height
+    scale = max_side / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def scaled_intrinsics(K: NDArray, scale_x: float, scale_y: float) -> NDArray:
+    """K (N, 3, 3) of images resized by these factors; pixel centres at integer coordinates."""
+    scaled = np.array(K, dtype=np.float64)
+    scaled[:, 0] *= scale_x
+    scaled[:, 1] *= scale_y
+    scaled[:, 0, 2] += 0.5 * (scale_x - 1)
+    scaled[:, 1, 2] += 0.5 * (scale_y - 1)
+    return scaled
+
+
+def sphere_boxes(K: NDArray, c2w: NDArray, width: int, height: int) -> NDArray:
+    """Boxes (N, 4) x0, y0, width, height around the unit sphere in every view, in pixels.
+
+    A camera in or near the sphere, or one that has part of it behind, gets its whole view.
+
+    Raises:
+        InputError: a view does not see the sphere.
+    """
+    points = _sphere_points()
+    boxes = np.empty((len(K), 4), dtype=np.int64)
+    for i in range(len(K)):
+        xy, depth = project(K[i], c2w[i], points)
+        if np.linalg.norm(c2w[i, :3, 3]) < 1.05 or (0 < (depth <= 0.01).sum() < len(points)):
+            boxes[i] = (0, 0, width, height)
+            continue
+        low = np.array([-1.0, -1.0]) if depth.max() <= 0 else np.floor(xy.min(axis=0)) - 1
+        high = np.array([-1.0, -1.0]) if depth.max() <= 0 else np.ceil(xy.max(axis=0)) + 2
+        low, high = np.maximum(low, 0), np.minimum(high, (width, height))
+        if (high - low < 2).any():
+            raise InputError(
+                f"view {i} does not see the region of interest (the unit sphere)",
+                hint="check scale_mat in the camera file, or set the region of interest",
+            )
+        boxes[i] = (*low, *(high - low))
+    return boxes
+
+
+def _sphere_points(count: int = 2000) -> NDArray:
+    """Evenly spread points (count, 3) on the unit sphere (Fibonacci lattice)."""
+    index = np.arange(count) + 0.5
+    z = 1 - 2 * index / count
+    angle = np.pi * (1 + 5**0.5) * index
+    ring = np.sqrt(1 - z * z)
+    return np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=1)
+
+
+def _resized(image: NDArray, width: int, height: int) -> NDArray:
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

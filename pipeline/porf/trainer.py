@@ -1,0 +1,317 @@
+"""Training of one case: epipolar phase, gate, joint training, gate, settling; with resume.
+
+How cameras are accepted:
+
+1. The epipolar-only phase refines the given cameras from matches. If the held-out matches do not
+   agree better than before, its result is dropped and joint training starts from the given cameras.
+2. Joint training moves cameras and surface together from `pose.joint_start` on.
+3. When the last `pose.settle_share` of the steps begins, the candidates `input`, `epipolar` and
+   `joint` are judged on the held-out matches and the best one is fixed. The remaining steps train
+   the surface alone, so surface and exported cameras always belong together, and colours that pull
+   the cameras away from what the matches say cannot make them worse.
+
+With `settle_share` 0 (the published schedule) cameras are trained to the last step, exported as
+they are, and the gate only reports.
+"""
+
+import hashlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import TrainingDiverged
+from pipeline.formats.case import Case
+from pipeline.formats.idr import IdrCameras
+from pipeline.geometry.rotations import rotation_angles_deg
+from pipeline.porf.artifacts import HISTORY_COLUMNS, TrainResult, write_artifacts
+from pipeline.porf.checkpoint import CheckpointFile, training_digest
+from pipeline.porf.config import TrainConfig
+from pipeline.porf.epipolar import MatchTable
+from pipeline.porf.epipolar_phase import refine_by_epipolar
+from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
+from pipeline.porf.grid_kernels import use_threads
+from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
+from pipeline.porf.joint import JointTraining, pixel_psnr
+from pipeline.porf.models import build_field, build_poses, resolve_device
+from pipeline.porf.observations import load_observations
+from pipeline.porf.poses import PoseField
+from pipeline.progress import NullProgress, Progress
+from pipeline.verdict import Verdict
+
+_REPORT_SECONDS = 0.5
+_PSNR_PIXELS = 8192
+
+
+def train(
+    case: Case,
+    config: TrainConfig,
+    out: Path,
+    work: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train one case and write cameras, model, history and figures into `out`.
+
+    Args:
+        out: folder to fill.
+        work: folder of the checkpoint; a training that was interrupted continues from there.
+
+    Raises:
+        InputError: the case or the options do not allow a training.
+        TrainingDiverged: the loss is not finite; the last good checkpoint stays in `work`.
+        SystemExit: SIGTERM came; the checkpoint is saved and the exit code is 143.
+    """
+    progress = progress or NullProgress()
+    with Interruption() as interruption:
+        try:
+            return _Training(case, config, work, seed, progress, interruption).run(out)
+        except Interrupted:
+            raise SystemExit(EXIT_CODE) from None
+
+
+class _Training:
+    def __init__(
+        self,
+        case: Case,
+        config: TrainConfig,
+        work: Path,
+        seed: int,
+        progress: Progress,
+        interruption: Interruption,
+    ) -> None:
+        self.case, self.config, self.seed = case, config, seed
+        self.progress, self.interruption = progress, interruption
+        self.device = resolve_device(config.device)
+        use_threads(torch.get_num_threads())
+        self.checkpoint = CheckpointFile(work, training_digest(case, config, seed))
+        self.history: list[list[float]] = []
+        self.candidates: list[Candidate] = []
+        self.warnings: list[str] = []
+        self.accepted = "input"
+        self.last_report = self.started = time.monotonic()
+        self.started_step = 0
+
+    def run(self, out: Path) -> TrainResult:
+        case, config = self.case, self.config
+        matches = with_heldout_marks(case.matches, self.seed)
+        self.match_K = torch.from_numpy(case.cameras.K).float().to(self.device)
+        self.c2w_input = torch.from_numpy(case.cameras.c2w_normalised).float()
+        self.gate = Gate(matches, self.match_K, self.c2w_input)
+        self.table = MatchTable.from_matches(
+            matches,
+            both_directions=config.epipolar.pairs_from == "one_view",
+            max_matches_per_pair=config.epipolar.max_matches_per_pair,
+            generator=self._generator("matches"),
+            device=self.device,
+        )
+        if self._refines and self.table.num_pairs == 0:
+            self.warnings.append("there are no matches: cameras are refined by colours alone")
+        self.observations = load_observations(case, config, self.seed, self.device, self.progress)
+        joint = self._start()
+        self._train_jointly(joint)
+        return self._finish(joint, out)
+
+    @property
+    def _refines(self) -> bool:
+        return self.config.pose.model != "fixed"
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(_derived_seed(self.seed, purpose))
+
+    def _new_poses(self) -> PoseField:
+        poses = build_poses(self.config.pose, self.c2w_input, self._generator("poses"))
+        return poses.to(self.device)
+
+    def _joint(self, poses: PoseField) -> JointTraining:
+        field_model = build_field(self.config, self._generator("field"), self.device)
+        return JointTraining(
+            self.config,
+            field_model,
+            poses,
+            self.observations,
+            self.table,
+            self.match_K,
+            _derived_seed(self.seed, "joint"),
+        )
+
+    def _start(self) -> JointTraining:
+        """Joint training, fresh after the epipolar phase or where the checkpoint left it."""
+        state, reason = self.checkpoint.load(self.device)
+        if reason:
+            self.progress.note(reason)
+        if state is not None:
+            joint = self._joint(self._new_poses())
+            joint.load_state_dict(state["joint"])
+            self.history = state["history"]
+            self.accepted = state["accepted"]
+            for name, c2w in state["candidates"]:
+                self.candidates.append(self.gate.judge(name, c2w))
+            self.progress.note(f"training continues at step {joint.step} of {self.config.steps}")
+            return joint
+        self.candidates.append(self.gate.given)
+        return self._joint(self._epipolar_phase())
+
+    def _epipolar_phase(self) -> PoseField:
+        poses, options = self._new_poses(), self.config.epipolar
+        if not self._refines or options.steps == 0 or self.table.num_pairs == 0:
+            return poses
+        refine_by_epipolar(
+            poses,
+            self.table,
+            self.match_K,
+            options,
+            self._generator("epipolar"),
+            self.progress,
+            self.interruption,
+        )
+        with torch.no_grad():
+            candidate = self.gate.judge("epipolar", poses())
+        self.candidates.append(candidate)
+        if self.gate.choose([candidate]) is candidate:
+            self.accepted = "epipolar"
+            return poses
+        return self._new_poses()
+
+    def _train_jointly(self, joint: JointTraining) -> None:
+        config = self.config
+        settle_step = round(config.steps * (1 - config.pose.settle_share))
+        self.started, self.started_step = time.monotonic(), joint.step
+        while joint.step < config.steps:
+            if joint.step == settle_step and self._refines and joint.fixed_c2w is None:
+                self._settle(joint)
+            joint.advance()
+            if joint.step % config.log_every == 0 or joint.step == config.steps:
+                self._log(joint)
+            if joint.step % config.checkpoint_every == 0 and joint.step < config.steps:
+                self._save(joint)
+            if self.interruption.requested:
+                self._save(joint)
+                self.interruption.check()
+            self._report(joint)
+
+    def _settle(self, joint: JointTraining) -> None:
+        """Choose the cameras and train the surface alone from here on."""
+        if joint.poses_move:
+            self.candidates.append(self.gate.judge("joint", joint.current_c2w()))
+        best = self.gate.choose(self.candidates)
+        self.accepted = best.name
+        joint.fix_poses(best.c2w)
+
+    def _log(self, joint: JointTraining) -> None:
+        steps = joint.step - int(self.history[-1][0] if self.history else 0)
+        figures = joint.take_figures(steps)
+        c2w = joint.current_c2w()
+        row = [
+            float(joint.step),
+            *(figures[name] for name in ("loss", "color", "eikonal", "epipolar", "psnr")),
+            self.gate.judge("now", c2w).error_px,
+            float(_rotation_changes_deg(self.c2w_input, c2w).mean()),
+        ]
+        self.history.append(row)
+
+    def _report(self, joint: JointTraining) -> None:
+        now = time.monotonic()
+        done = joint.step == self.config.steps
+        if not done and now - self.last_report < _REPORT_SECONDS:
+            return
+        self.last_report = now
+        shown = {}
+        if self.history:
+            row = dict(zip(HISTORY_COLUMNS, self.history[-1], strict=True))
+            shown = {"loss": row["loss"], "psnr": row["psnr_db"]}
+        elapsed = max(1e-9, now - self.started)
+        shown["rate"] = (joint.step - self.started_step) / elapsed
+        self.progress.advance("joint", joint.step, self.config.steps, **shown)
+
+    def _save(self, joint: JointTraining) -> None:
+        """Write a checkpoint, unless a parameter is not finite: the last good one stays."""
+        if not joint.is_finite():
+            raise TrainingDiverged(
+                f"the weights are not finite at step {joint.step} of {self.config.steps}",
+                hint="lower the learning rates of the train stage, or try another seed; the last "
+                "good checkpoint is kept",
+            )
+        self.checkpoint.save(
+            {
+                "joint": joint.state_dict(),
+                "history": self.history,
+                "accepted": self.accepted,
+                "candidates": [(c.name, c.c2w) for c in self.candidates],
+            }
+        )
+
+    def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
+        joint.field.end_training()
+        if self._refines and joint.fixed_c2w is None:
+            self.candidates.append(self.gate.judge("joint", joint.current_c2w()))
+            self.accepted = "joint"
+        c2w = joint.current_c2w()
+        cameras = self.case.cameras.with_normalised_poses(c2w.double().cpu().numpy())
+        if self.accepted == "input":
+            cameras = self.case.cameras
+        result = TrainResult(cameras, self.accepted, self.candidates, self.history)
+        result.figures = self._figures(joint, cameras)
+        result.verdict = self._verdict(result)
+        write_artifacts(out, self.config, joint.field, result, c2w, self.case)
+        return result
+
+    def _figures(self, joint: JointTraining, cameras: IdrCameras) -> dict[str, Any]:
+        heldout = self.observations.heldout_pixels(_PSNR_PIXELS, self._generator("psnr"))
+        psnr = None
+        if heldout is not None:
+            psnr = pixel_psnr(joint.field, self.observations, joint.current_c2w(), heldout)
+        by_name = {c.name: c for c in self.candidates}
+        before, after = by_name["input"], by_name[self.accepted]
+        given = self.case.cameras
+        rotation_deg = rotation_angles_deg(given.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
+        return {
+            "heldout_matches": self.gate.table.num_matches,
+            "heldout_epipolar_before_px": _finite(before.error_px),
+            "heldout_epipolar_after_px": _finite(after.error_px),
+            "accepted_cameras": self.accepted,
+            "psnr_train_db": self.history[-1][HISTORY_COLUMNS.index("psnr_db")],
+            "psnr_heldout_db": psnr,
+            "rotation_change_mean_deg": float(rotation_deg.mean()),
+            "steps": self.config.steps,
+            "training_width_px": int(self.observations.images.shape[2]),
+            "training_height_px": int(self.observations.images.shape[1]),
+        }
+
+    def _verdict(self, result: TrainResult) -> Verdict:
+        warnings = list(self.warnings)
+        if self._refines and not self.gate.can_decide:
+            warnings.append(
+                f"only {self.gate.table.num_matches} held-out matches: refined cameras cannot be "
+                "judged" + (", the given ones are kept" if result.accepted == "input" else "")
+            )
+        before, after = (
+            result.figures[f"heldout_epipolar_{when}_px"] for when in ("before", "after")
+        )
+        if before is not None and after is not None and after > before:
+            warnings.append(
+                f"the trained cameras agree less with held-out matches ({after:.3f} px) than the "
+                f"given ones ({before:.3f} px)"
+            )
+        verdict = Verdict.from_warnings(warnings, **result.figures)
+        verdict.settings["device"] = str(self.device)
+        verdict.settings["threads"] = torch.get_num_threads()
+        return verdict
+
+
+def _derived_seed(seed: int, purpose: str) -> int:
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def _rotation_changes_deg(before: Tensor, after: Tensor) -> NDArray:
+    rotations = (c2w[:, :3, :3].double().cpu().numpy() for c2w in (before, after))
+    return rotation_angles_deg(*rotations)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

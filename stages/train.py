@@ -1,0 +1,26 @@
+"""Stage `train`: cameras and surface together, from a case in the PoRF data convention."""
+
+from pipeline.formats.case import load_case
+from pipeline.porf import artifacts
+from pipeline.porf.config import TrainConfig
+from pipeline.porf.trainer import train
+from pipeline.verdict import Verdict
+from stages.base import Stage, StageContext
+
+
+def run(ctx: StageContext) -> Verdict:
+    """Train the scene's cameras and surface; checkpoints live in `ctx.work`."""
+    case = load_case(ctx.inputs["scene"], ctx.inputs["matches"])
+    result = train(case, ctx.config, ctx.out, ctx.work, ctx.seed, ctx.progress)
+    return result.verdict
+
+
+STAGE = Stage(
+    name="train",
+    version=1,
+    config_type=TrainConfig,
+    inputs=("scene", "matches"),
+    run=run,
+    description="joint training of cameras (PoRF) and surface",
+    results=(artifacts.CAMERAS_FILE, artifacts.POSES_FILE),
+)
