@@ -1,0 +1,310 @@
+"""How far a predicted mesh lies from a true one, where the cameras can see it.
+
+Protocol "seen surface" (cameras known):
+    accuracy      Rays of the true cameras. Where a ray, and the rays `margin_px` around it, meet
+                  the true object, and it also meets the predicted mesh: distance of the predicted
+                  first hit to the true surface. What lies outside the object's pixels (a table, a
+                  background) does not count.
+    completeness  First hits on the true object that at least two cameras see: distance to the
+                  nearest place of the predicted surface.
+    Both clouds are thinned to one point in a cube of `spacing`, so that means are means over area.
+Protocol "whole surface" (no cameras): both meshes sampled evenly over their area, as they lie.
+
+Distances beyond `cap` are set to it, and the share of such points is reported. Lengths given as
+fractions are fractions of the object's radius: that of the smallest sphere around the centre of the
+true mesh's bounding box that holds all its vertices.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.geometry.cameras import pixel_rays
+from pipeline.geometry.raycast import RayScene
+from pipeline.geometry.similarity import Similarity
+from pipeline.metrics.distance import SurfaceDistance, sample_surface, thin
+from pipeline.metrics.truth import check_mesh
+from pipeline.progress import NullProgress, Progress
+
+MIN_SEEN_BY = 2
+LARGEST_SCALE_RATIO = 30.0
+"""Sizes that differ by more than this are taken for a mistake of units."""
+
+_NEAREST_CAMERA, _FARTHEST_CAMERA = 0.1, 100.0
+"""Plausible distances of cameras from an object's centre, in its radii."""
+
+
+@dataclass(frozen=True)
+class SurfaceProtocol:
+    """Fixed numbers of the measurement; fractions are of the object's radius."""
+
+    spacing: float = 0.01
+    cap: float = 0.2
+    threshold: float = 0.01
+    rays_per_view: int = 20_000
+    margin_px: float = 2.0
+
+
+@dataclass(frozen=True)
+class ObjectSphere:
+    """The true object's size: the yardstick of everything else, in the unit of the truth."""
+
+    centre: NDArray
+    radius: float
+
+    @classmethod
+    def of(cls, vertices: NDArray) -> "ObjectSphere":
+        """Sphere about the centre of the bounding box of vertices (V, 3)."""
+        centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+        return cls(centre, float(np.linalg.norm(vertices - centre, axis=1).max()))
+
+
+@dataclass(frozen=True)
+class Viewers:
+    """True cameras that look at the true object.
+
+    Attributes:
+        K: (N, 3, 3) intrinsics without distortion, pixel centres at integers.
+        c2w: (N, 4, 4) in the frame of the truth.
+        size_px: (N, 2) width and height of the photos.
+    """
+
+    K: NDArray
+    c2w: NDArray
+    size_px: NDArray
+
+
+@dataclass(frozen=True)
+class SurfaceErrors:
+    """Distances in units of the truth, capped.
+
+    Attributes:
+        protocol: `seen surface` or `whole surface`.
+        radius: of the object.
+        accuracy: (A,) distances predicted → true.
+        completeness: (C,) distances true → predicted.
+        cap, threshold: lengths used, in units of the truth.
+        missed: share of the object's rays that meet no predicted surface; None without cameras.
+    """
+
+    protocol: Literal["seen surface", "whole surface"]
+    radius: float
+    accuracy: NDArray
+    completeness: NDArray
+    cap: float
+    threshold: float
+    missed: float | None
+
+    @property
+    def chamfer(self) -> float:
+        """Mean of mean accuracy and mean completeness."""
+        return float((self.accuracy.mean() + self.completeness.mean()) / 2)
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted points nearer than the threshold."""
+        return float((self.accuracy < self.threshold).mean())
+
+    @property
+    def recall(self) -> float:
+        """Share of the true points nearer than the threshold."""
+        return float((self.completeness < self.threshold).mean())
+
+    @property
+    def fscore(self) -> float:
+        """Harmonic mean of precision and recall."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both > 0 else 0.0
+
+    @property
+    def capped(self) -> tuple[float, float]:
+        """Shares of accuracy and completeness distances that reached the cap."""
+        return float((self.accuracy >= self.cap).mean()), float(
+            (self.completeness >= self.cap).mean()
+        )
+
+
+def compare_surfaces(
+    predicted: trimesh.Trimesh,
+    true: trimesh.Trimesh,
+    alignment: Similarity,
+    viewers: Viewers | None,
+    protocol: SurfaceProtocol | None = None,
+    progress: Progress | None = None,
+) -> SurfaceErrors:
+    """Distances between a predicted and a true mesh.
+
+    Args:
+        predicted: in its own world frame.
+        true: in the frame of the truth; need not be closed.
+        alignment: predicted world → frame of the truth.
+        viewers: true cameras, in the frame of the truth; None compares the meshes whole.
+
+    Raises:
+        InputError: a mesh that nothing can be measured to, meshes or cameras whose sizes do not fit
+            together, or no camera that sees the object.
+    """
+    protocol, progress = protocol or SurfaceProtocol(), progress or NullProgress()
+    check_mesh(predicted.vertices, predicted.faces, "the reconstructed mesh")
+    check_mesh(true.vertices, true.faces, "the ground-truth mesh")
+    predicted_vertices = alignment.apply_points(predicted.vertices)
+    sphere = ObjectSphere.of(np.asarray(true.vertices))
+    spacing = protocol.spacing * sphere.radius
+    missed = None
+    if viewers is None:
+        check_same_scale(predicted_vertices, sphere)
+        on_predicted = sample_surface(predicted_vertices, predicted.faces, spacing)
+        on_true = sample_surface(true.vertices, true.faces, spacing)
+    else:
+        check_viewers(viewers, sphere)
+        on_predicted, on_true, missed = _seen_points(
+            (predicted_vertices, np.asarray(predicted.faces)), true, viewers, protocol, progress
+        )
+        on_predicted = on_predicted[thin(on_predicted, spacing)]
+        on_true = on_true[thin(on_true, spacing)]
+    cap = protocol.cap * sphere.radius
+    to_true = SurfaceDistance(true.vertices, true.faces, spacing)
+    to_predicted = SurfaceDistance(predicted_vertices, predicted.faces, spacing)
+    # Where no ray meets the prediction at all, it is as inaccurate as can be.
+    accuracy = to_true.distances(on_predicted) if len(on_predicted) else np.array([cap])
+    return SurfaceErrors(
+        protocol="whole surface" if viewers is None else "seen surface",
+        radius=sphere.radius,
+        accuracy=np.minimum(accuracy, cap),
+        completeness=np.minimum(to_predicted.distances(on_true), cap),
+        cap=cap,
+        threshold=protocol.threshold * sphere.radius,
+        missed=missed,
+    )
+
+
+def check_viewers(viewers: Viewers, sphere: ObjectSphere) -> None:
+    """Refuse cameras and a mesh that cannot belong together.
+
+    Raises:
+        InputError: most cameras are implausibly near or far (a mistake of units is named), or a
+            principal point lies outside its photo.
+    """
+    away = np.linalg.norm(viewers.c2w[:, :3, 3] - sphere.centre, axis=1) / sphere.radius
+    typical = float(np.median(away))
+    if not _NEAREST_CAMERA <= typical <= _FARTHEST_CAMERA:
+        raise InputError(
+            f"the ground-truth cameras are typically {typical:.3g} object radii away from the "
+            f"ground-truth mesh: they are not in one frame and unit{_unit_guess(typical / 4)}",
+            hint="give the mesh in the frame and the unit of the cameras",
+        )
+    centre_px = viewers.K[:, :2, 2]
+    outside = (centre_px < 0) | (centre_px > viewers.size_px - 1)
+    if outside.any():
+        i = int(np.flatnonzero(outside.any(axis=1))[0])
+        raise InputError(
+            f"the principal point {np.round(centre_px[i], 1).tolist()} of a ground-truth camera "
+            f"lies outside its photo of {viewers.size_px[i].tolist()} pixels",
+            hint="the ground truth's intrinsics must belong to the photos at their full size",
+        )
+
+
+def check_same_scale(predicted_vertices: NDArray, sphere: ObjectSphere) -> None:
+    """Refuse meshes that no camera aligns and whose sizes differ grossly.
+
+    Raises:
+        InputError: with the factor, and whether it looks like a mistake of units.
+    """
+    ratio = sphere.radius / ObjectSphere.of(predicted_vertices).radius
+    if not 1 / LARGEST_SCALE_RATIO <= ratio <= LARGEST_SCALE_RATIO:
+        larger = "larger" if ratio > 1 else "smaller"
+        factor = max(ratio, 1 / ratio)
+        raise InputError(
+            f"the ground-truth mesh is {factor:.3g} times {larger} than the reconstruction"
+            f"{_unit_guess(ratio)}",
+            hint="give the ground-truth cameras too: they align both frames and their scales",
+        )
+
+
+def _unit_guess(ratio: float) -> str:
+    for factor, units in ((1000.0, "metres and millimetres"), (100.0, "metres and centimetres")):
+        if 0.3 < ratio / factor < 3 or 0.3 < ratio * factor < 3:
+            return f" (a factor of about {factor:.0f}: {units}?)"
+    return ""
+
+
+def _seen_points(
+    predicted: tuple[NDArray, NDArray],
+    true: trimesh.Trimesh,
+    viewers: Viewers,
+    protocol: SurfaceProtocol,
+    progress: Progress,
+) -> tuple[NDArray, NDArray, float]:
+    """First hits on the predicted mesh (A, 3), on the true one (C, 3), and the share missed."""
+    true_rays, predicted_rays = RayScene(true.vertices, true.faces), RayScene(*predicted)
+    on_predicted, on_true, views_of = [], [], []
+    asked = missed = 0
+    for i, (K, c2w) in enumerate(zip(viewers.K, viewers.c2w, strict=True)):
+        pixels = _pixel_grid(viewers.size_px[i], protocol.rays_per_view)
+        origins, directions = pixel_rays(K, c2w, pixels)
+        hits = true_rays.cast(origins, directions)
+        points = origins[hits.hit] + directions[hits.hit] * hits.distance[hits.hit, None]
+        on_true.append(points)
+        views_of.append(np.full(len(points), i))
+        inner = np.flatnonzero(hits.hit)
+        inner = inner[_well_inside(true_rays, K, c2w, pixels[inner], protocol.margin_px)]
+        found = predicted_rays.cast(origins[inner], directions[inner])
+        reached = inner[found.hit]
+        on_predicted.append(
+            origins[reached] + directions[reached] * found.distance[found.hit, None]
+        )
+        asked += len(inner)
+        missed += len(inner) - len(reached)
+        progress.advance("surface rays", i + 1, len(viewers.K))
+    true_points, first_view = np.concatenate(on_true), np.concatenate(views_of)
+    seen = _seen_by_others(true_rays, true_points, first_view, viewers)
+    if asked == 0 or not seen.any():
+        raise InputError(
+            "hardly a ray of the ground-truth cameras meets the ground-truth mesh",
+            hint="check that the mesh is in the frame of the ground-truth cameras",
+        )
+    return np.concatenate(on_predicted), true_points[seen], missed / asked
+
+
+def _pixel_grid(size_px: NDArray, count: int) -> NDArray:
+    """About `count` pixel positions (P, 2), evenly spread over a photo of that width and height."""
+    width, height = (int(side) for side in size_px)
+    step = max(1.0, np.sqrt(width * height / count))
+    x, y = np.meshgrid(np.arange(step / 2, width, step), np.arange(step / 2, height, step))
+    return np.stack([x, y], axis=-1).reshape(-1, 2) - 0.5
+
+
+def _well_inside(
+    rays: RayScene, K: NDArray, c2w: NDArray, pixels: NDArray, margin_px: float
+) -> NDArray:
+    """Whether the rays `margin_px` left, right, above and below each pixel (P, 2) hit, too.
+
+    At a silhouette's edge a fraction of a pixel decides between object and background.
+    """
+    inside = np.ones(len(pixels), dtype=bool)
+    for offset in margin_px * np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]):
+        origins, directions = pixel_rays(K, c2w, pixels + offset)
+        inside &= rays.cast(origins, directions).hit
+    return inside
+
+
+def _seen_by_others(
+    rays: RayScene, points: NDArray, first_view: NDArray, viewers: Viewers
+) -> NDArray:
+    """Whether each true point (C, 3) is also in another camera's image with nothing in front."""
+    tolerance = 1e-3 * ObjectSphere.of(points).radius if len(points) else 0.0
+    count = np.ones(len(points), dtype=np.int64)
+    for i, (K, c2w) in enumerate(zip(viewers.K, viewers.c2w, strict=True)):
+        local = (points - c2w[:3, 3]) @ c2w[:3, :3]
+        ahead = np.where(local[:, 2] > 0, local[:, 2], np.nan)
+        xy = (local @ K.T)[:, :2] / ahead[:, None]
+        with np.errstate(invalid="ignore"):
+            in_image = ((xy >= -0.5) & (xy <= viewers.size_px[i] - 0.5)).all(axis=1)
+        candidates = np.flatnonzero(in_image & (first_view != i) & (count < MIN_SEEN_BY))
+        count[candidates] += rays.sees(c2w[:3, 3], points[candidates], tolerance)
+    seen: NDArray = count >= MIN_SEEN_BY
+    return seen
