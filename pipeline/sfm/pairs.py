@@ -1,0 +1,61 @@
+"""Which pairs of photos to match."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from pipeline.sfm.retrieval import similar_photos
+
+TILE = 10
+"""Pairs are matched tile by tile, so that the features of 2 × 10 photos stay in memory."""
+
+Pair = tuple[int, int]
+
+
+def exhaustive_pairs(count: int) -> list[Pair]:
+    """All pairs (i, j), i < j, ordered by tiles of photos."""
+    return _tiled(set(combinations(range(count), 2)))
+
+
+def sequential_pairs(count: int, neighbours: int) -> set[Pair]:
+    """Each photo with the next `neighbours` by name, and with those 2, 4, 8, … steps further."""
+    pairs = set()
+    for i in range(count):
+        steps = set(range(1, neighbours + 1))
+        steps.update(neighbours * 2**power for power in range(1, 8))
+        pairs.update((i, i + step) for step in steps if i + step < count)
+    return pairs
+
+
+def sparse_pairs(
+    database_path: Path, image_ids: list[int], neighbours: int, seed: int
+) -> list[Pair]:
+    """Pairs for a large set: half by the order of names, half by similar content.
+
+    Args:
+        image_ids: of all photos, in the order of their names.
+    """
+    pairs = sequential_pairs(len(image_ids), max(1, neighbours // 2))
+    with pycolmap.Database.open(str(database_path)) as database:
+        descriptors = [_descriptors(database, image_id) for image_id in image_ids]
+    for i, similar in enumerate(similar_photos(descriptors, max(1, neighbours // 2), seed)):
+        pairs.update((min(i, j), max(i, j)) for j in similar)
+    return _tiled(pairs)
+
+
+def _descriptors(database: pycolmap.Database, image_id: int) -> NDArray[np.uint8]:
+    if not database.exists_descriptors(image_id):
+        return np.zeros((0, 128), dtype=np.uint8)
+    return np.asarray(database.read_descriptors(image_id).data)
+
+
+def _tiled(pairs: set[Pair]) -> list[Pair]:
+    return sorted(pairs, key=lambda pair: (pair[0] // TILE, pair[1] // TILE, pair))
+
+
+def tile_of(pair: Pair) -> Pair:
+    """The tile that a pair belongs to."""
+    return pair[0] // TILE, pair[1] // TILE

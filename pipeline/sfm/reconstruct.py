@@ -1,0 +1,121 @@
+"""Photos of one ingest to a calibrated model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+from pipeline.errors import InputError
+from pipeline.imaging.records import IngestRecord, load_ingest
+from pipeline.progress import Progress
+from pipeline.sfm.calibration import calibrate
+from pipeline.sfm.colmap import quiet
+from pipeline.sfm.config import SfmConfig
+from pipeline.sfm.consistency import check_consistency
+from pipeline.sfm.database import create_database, publish_database
+from pipeline.sfm.features import extract_features, file_name
+from pipeline.sfm.mapping import Mapping, map_incrementally
+from pipeline.sfm.matching import match_pairs
+from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
+from pipeline.sfm.report import FEW_FEATURES, build_report, unregistered
+from pipeline.sfm.twoview import TwoViewTable, read_two_views
+
+
+@dataclass(frozen=True)
+class SfmResult:
+    """A calibrated model and the report for `sfm.json`."""
+
+    model: pycolmap.Reconstruction
+    report: dict[str, Any]
+
+
+def reconstruct(
+    ingest_dir: Path, out: Path, work: Path, config: SfmConfig, seed: int, progress: Progress
+) -> SfmResult:
+    """Features, matches, mapping and self-calibration; writes `sparse/` and `database.db`.
+
+    Features and matches of an interrupted attempt are found in `work` and used again.
+
+    Raises:
+        InputError: the photos have no features, do not overlap, or give no model.
+    """
+    quiet()
+    pycolmap.set_random_seed(seed)
+    ingest = load_ingest(ingest_dir / "ingest.json")
+    photos = ingest.used
+    names = [file_name(photo) for photo in photos]
+    working = work / "database.db"
+    image_ids = create_database(working, photos, config.share_cameras)
+    features = extract_features(working, ingest_dir, photos, image_ids, config, progress)
+    _require_features(features)
+    pairs = _choose_pairs(working, [image_ids[name] for name in names], config, seed)
+    match_pairs(working, names, pairs, work, config, seed, progress)
+    table = read_two_views(working)
+    _require_overlap(table, len(photos))
+    mapping = map_incrementally(
+        working, ingest_dir / "images", work, len(photos), config, seed, progress
+    )
+    _require_model(mapping, table, len(photos))
+    model, calibration = calibrate(mapping.models[0], config, progress)
+    progress.note(f"calibration: {calibration.rationale}")
+    report = build_report(
+        ingest,
+        mapping,
+        model,
+        calibration,
+        check_consistency(model, table),
+        unregistered(ingest, mapping, features, table, image_ids),
+        {"tried": len(pairs), "verified": len(table.pairs)},
+        features,
+    )
+    _write(model, working, out)
+    return SfmResult(model, report)
+
+
+def _choose_pairs(
+    database: Path, image_ids: list[int], config: SfmConfig, seed: int
+) -> list[Pair]:
+    if len(image_ids) <= config.exhaustive_limit:
+        return exhaustive_pairs(len(image_ids))
+    return sparse_pairs(database, image_ids, config.neighbours, seed)
+
+
+def _write(model: pycolmap.Reconstruction, working: Path, out: Path) -> None:
+    sparse = out / "sparse"
+    sparse.mkdir(parents=True)
+    model.write(str(sparse))
+    publish_database(working, out / "database.db")
+
+
+def _require_features(features: dict[str, int]) -> None:
+    useful = [name for name, count in features.items() if count >= FEW_FEATURES]
+    if len(useful) < 3:
+        raise InputError(
+            f"only {len(useful)} of {len(features)} photos show enough texture:"
+            f" expected {FEW_FEATURES} features or more in at least 3",
+            hint="take sharp, well-lit photos; put a textured, uneven pattern (a newspaper, a"
+            " cloth) under and around a plain object; check that masks are white on the object",
+        )
+
+
+def _require_overlap(table: TwoViewTable, photo_count: int) -> None:
+    if len(table.pairs) >= 2:
+        return
+    raise InputError(
+        f"the {photo_count} photos do not overlap: {len(table.pairs)} of"
+        f" {photo_count * (photo_count - 1) // 2} pairs share verified matches",
+        hint="all photos must show the same object; neighbours should share two thirds of what"
+        " they show (a step of 10-20° around the object)",
+    )
+
+
+def _require_model(mapping: Mapping, table: TwoViewTable, photo_count: int) -> None:
+    if mapping.models:
+        return
+    raise InputError(
+        f"no cameras could be recovered from {photo_count} photos, although {len(table.pairs)}"
+        " pairs share matches",
+        hint="typical causes: the camera turned on the spot instead of moving, the object moved,"
+        " too large steps between photos, or blur; take 20 or more photos walking around it",
+    )

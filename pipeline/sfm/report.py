@@ -1,0 +1,155 @@
+"""`sfm.json`: what was found, what was not and why, and how far it can be trusted."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from pipeline.imaging.records import IngestRecord
+from pipeline.sfm.adjustment import squared_residuals_px
+from pipeline.sfm.calibration import Calibration
+from pipeline.sfm.consistency import Consistency
+from pipeline.sfm.features import file_name
+from pipeline.sfm.mapping import Mapping
+from pipeline.sfm.twoview import TwoViewTable
+
+FEW_FEATURES = 100
+CONTRADICTION_WARN = 0.2
+ROTATION_WARN_DEG = 0.3
+REPROJECTION_WARN_PX = 1.5
+
+
+def unregistered(
+    ingest: IngestRecord,
+    mapping: Mapping,
+    features: dict[str, int],
+    table: TwoViewTable,
+    image_ids: dict[str, int],
+) -> list[dict[str, str]]:
+    """Usable photos outside the chosen model, each with its reason, by name."""
+    inside = {mapping.models[0].image(i).name for i in mapping.models[0].reg_image_ids()}
+    inside_ids = {image_ids[name] for name in inside}
+    partners: dict[int, list[int]] = defaultdict(list)
+    for pair in table.pairs:
+        partners[pair.image1].append(pair.image2)
+        partners[pair.image2].append(pair.image1)
+    entries = []
+    for photo in ingest.used:
+        name = file_name(photo)
+        if name in inside:
+            continue
+        group = _other_group(name, mapping)
+        to_model = [p for p in partners[image_ids[name]] if p in inside_ids]
+        if features[name] < FEW_FEATURES:
+            reason = f"only {features[name]} features: no texture, blurred, or masked out"
+        elif group is not None:
+            reason = f"in a separate group of {group} photos that does not connect to the others"
+        elif not partners[image_ids[name]]:
+            reason = "no verified matches with any other photo: too little overlap"
+        elif not to_model:
+            reason = "overlaps only with photos that were not registered either"
+        else:
+            reason = (
+                f"overlaps with {len(to_model)} registered photo{'s' * (len(to_model) > 1)},"
+                " but too weakly to find its place"
+            )
+        entries.append({"name": photo.name, "reason": reason})
+    return entries
+
+
+def _other_group(name: str, mapping: Mapping) -> int | None:
+    for model in mapping.models[1:]:
+        names = {model.image(i).name for i in model.reg_image_ids()}
+        if name in names:
+            return len(names)
+    return None
+
+
+def build_report(
+    ingest: IngestRecord,
+    mapping: Mapping,
+    model: pycolmap.Reconstruction,
+    calibration: Calibration,
+    consistency: Consistency,
+    missing: list[dict[str, str]],
+    pair_counts: dict[str, int],
+    features: dict[str, int],
+) -> dict[str, Any]:
+    """Everything for `sfm.json` except the verdict."""
+    to_photo = {file_name(photo): photo.name for photo in ingest.used}
+    errors = np.sqrt(squared_residuals_px(model))
+
+    def photo_names(other: pycolmap.Reconstruction) -> list[str]:
+        return sorted(to_photo[other.image(i).name] for i in other.reg_image_ids())
+
+    return {
+        "registered": photo_names(model),
+        "unregistered": missing,
+        "other_models": [photo_names(other) for other in mapping.models[1:]],
+        "relaxed_mapping": mapping.relaxed,
+        "features_median": float(np.median(list(features.values()))),
+        "pairs": pair_counts,
+        "points": model.num_points3D(),
+        "observations": len(errors),
+        "track_length_mean": float(model.compute_mean_track_length()),
+        "reprojection_px": {"mean": float(errors.mean()), "median": float(np.median(errors))},
+        "cameras": {
+            str(i): {
+                "model": camera.model_name,
+                "width": camera.width,
+                "height": camera.height,
+                "params": [float(p) for p in camera.params],
+            }
+            for i, camera in sorted(model.cameras.items())
+        },
+        "calibration": calibration.as_json(),
+        "consistency": {
+            "strong_pairs": consistency.strong_pairs,
+            "contradicting_share": consistency.share,
+            "contradicting": [
+                [to_photo[model.image(i).name] for i in pair] for pair in consistency.contradicting
+            ],
+        },
+    }
+
+
+def warnings_of(report: dict[str, Any], photo_count: int) -> list[str]:
+    """What a user should look at before trusting the cameras."""
+    warnings = []
+    registered = len(report["registered"])
+    if registered < photo_count:
+        names = [entry["name"] for entry in report["unregistered"]]
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        warnings.append(
+            f"{registered} of {photo_count} photos registered; not: {shown}"
+            f" ({report['unregistered'][0]['reason']})"
+        )
+    for group in report["other_models"]:
+        if len(group) > 2:
+            warnings.append(
+                f"{len(group)} photos form a separate group ({group[0]} … {group[-1]}):"
+                " take photos between the groups"
+            )
+    if report["relaxed_mapping"]:
+        warnings.append("mapping succeeded only with relaxed thresholds: check the cameras")
+    share = report["consistency"]["contradicting_share"]
+    if share > CONTRADICTION_WARN:
+        warnings.append(
+            f"{share:.0%} of the strongly matched pairs contradict the cameras: repeated or"
+            " symmetric texture may have misled them; check the camera plot against reality"
+        )
+    points = report["calibration"]["principal_points"]
+    sigma_deg = max((p["rotation_sigma_deg"] for p in points), default=0.0)
+    if sigma_deg > ROTATION_WARN_DEG:
+        warnings.append(
+            "the matches hardly determine the principal point: all cameras may be rotated"
+            f" together by about {sigma_deg:.1f}°; more photos, also from nearer and turned by 90°,"
+            " would settle it"
+        )
+    if report["reprojection_px"]["median"] > REPROJECTION_WARN_PX:
+        warnings.append(
+            f"reprojection error {report['reprojection_px']['median']:.1f} px: blurred photos, a"
+            " moving object, or a lens that the camera models do not cover"
+        )
+    return warnings

@@ -1,0 +1,43 @@
+"""Stage `sfm`: upright photos to calibrated cameras and sparse points."""
+
+from pipeline.imaging.records import load_ingest
+from pipeline.sfm.config import SfmConfig
+from pipeline.sfm.reconstruct import reconstruct
+from pipeline.sfm.report import warnings_of
+from pipeline.store.files import write_json
+from pipeline.verdict import Verdict
+from stages.base import Stage, StageContext
+
+
+def run(ctx: StageContext) -> Verdict:
+    """Write `sparse/`, `database.db` and `sfm.json`."""
+    ingest_dir = ctx.inputs["ingest"]
+    photo_count = len(load_ingest(ingest_dir / "ingest.json").used)
+    result = reconstruct(ingest_dir, ctx.out, ctx.work, ctx.config, ctx.seed, ctx.progress)
+    report = result.report
+    warnings = warnings_of(report, photo_count)
+    verdict = Verdict.from_warnings(
+        warnings,
+        registered=len(report["registered"]),
+        photos=photo_count,
+        points=report["points"],
+        track_length=round(report["track_length_mean"], 2),
+        reprojection_median_px=round(report["reprojection_px"]["median"], 3),
+        calibration=report["calibration"]["rationale"],
+        contradicting_pairs=round(report["consistency"]["contradicting_share"], 3),
+    )
+    write_json(
+        ctx.out / "sfm.json",
+        {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
+    )
+    return verdict
+
+
+STAGE = Stage(
+    name="sfm",
+    version=1,
+    config_type=SfmConfig,
+    inputs=("ingest",),
+    run=run,
+    description="camera poses, self-calibrated intrinsics and sparse points",
+)
