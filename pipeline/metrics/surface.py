@@ -160,7 +160,8 @@ def compare_surfaces(
         on_predicted = sample_surface(predicted_vertices, predicted.faces, spacing)
         on_true = sample_surface(true.vertices, true.faces, spacing)
     else:
-        check_viewers(viewers, sphere)
+        check_distances(viewers.c2w[:, :3, 3], sphere)
+        check_frames(viewers)
         on_predicted, on_true, missed = _seen_points(
             (predicted_vertices, np.asarray(predicted.faces)), true, viewers, protocol, progress
         )
@@ -182,14 +183,13 @@ def compare_surfaces(
     )
 
 
-def check_viewers(viewers: Viewers, sphere: ObjectSphere) -> None:
-    """Refuse cameras and a mesh that cannot belong together.
+def check_distances(centres: NDArray, sphere: ObjectSphere) -> None:
+    """Refuse true cameras, centres (N, 3), and a true mesh that cannot belong together.
 
     Raises:
-        InputError: most cameras are implausibly near or far (a mistake of units is named), or a
-            principal point lies outside its photo.
+        InputError: most cameras are implausibly near or far; a mistake of units is named.
     """
-    away = np.linalg.norm(viewers.c2w[:, :3, 3] - sphere.centre, axis=1) / sphere.radius
+    away = np.linalg.norm(centres - sphere.centre, axis=1) / sphere.radius
     typical = float(np.median(away))
     if not _NEAREST_CAMERA <= typical <= _FARTHEST_CAMERA:
         raise InputError(
@@ -197,6 +197,14 @@ def check_viewers(viewers: Viewers, sphere: ObjectSphere) -> None:
             f"ground-truth mesh: they are not in one frame and unit{_unit_guess(typical / 4)}",
             hint="give the mesh in the frame and the unit of the cameras",
         )
+
+
+def check_frames(viewers: Viewers) -> None:
+    """Refuse intrinsics that are not those of the photos.
+
+    Raises:
+        InputError: a principal point lies outside its photo.
+    """
     centre_px = viewers.K[:, :2, 2]
     outside = (centre_px < 0) | (centre_px > viewers.size_px - 1)
     if outside.any():

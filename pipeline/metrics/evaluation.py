@@ -1,0 +1,275 @@
+"""The evaluation of one reconstruction: which measures, in which order, and what they mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import NOT_IN_KEY, StageConfig
+from pipeline.formats.idr import IdrCameras
+from pipeline.formats.matches import ViewMatches
+from pipeline.geometry.similarity import Similarity
+from pipeline.metrics.heldout import heldout_epipolar
+from pipeline.metrics.poses import PoseErrors, Summary, compare_poses
+from pipeline.metrics.renders import RenderedView, Renderer, render_view, spread_views
+from pipeline.metrics.surface import SurfaceErrors, SurfaceProtocol, Viewers, compare_surfaces
+from pipeline.metrics.table import (
+    UMEYAMA,
+    Metric,
+    epipolar_metrics,
+    image_metrics,
+    pose_metrics,
+    surface_metrics,
+)
+from pipeline.metrics.truth import UNKNOWN_UNIT, Assignment, TrueCameras
+from pipeline.progress import Progress
+
+GROSS_ROTATION_DEG = 5.0
+GROSS_CAPPED_SHARE = 0.1
+LINE_LIKE = 0.01
+NOTABLY_WORSE = 1.1
+
+
+class EvaluateConfig(StageConfig):
+    """Options of the evaluation; fractions of lengths are fractions of the object's radius."""
+
+    views: int = Field(5, ge=1, le=100, description="views rendered and compared with their photos")
+    max_side_px: int = Field(
+        240, ge=32, le=4096, description="renders are shrunk to this longer side, in pixels"
+    )
+    rays_per_view: int = Field(
+        20_000, ge=500, le=4_000_000, description="rays a view that sample the seen surface"
+    )
+    spacing: float = Field(
+        0.01, gt=0, le=0.1, description="surface points are thinned to one in a cube of this edge"
+    )
+    cap: float = Field(0.2, gt=0, le=10, description="larger surface distances count as this one")
+    threshold: float = Field(
+        0.01, gt=0, le=1, description="surface distance below which a point counts as right"
+    )
+    margin_px: float = Field(
+        2.0, ge=0, le=50, description="rays nearer to the object's outline do not count, in pixels"
+    )
+    unit: str | None = Field(
+        None, max_length=20, description="unit of the ground truth, where its file names none"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where views are rendered", json_schema_extra=NOT_IN_KEY
+    )
+
+    def surface_protocol(self) -> SurfaceProtocol:
+        """The part that measures surfaces."""
+        return SurfaceProtocol(
+            self.spacing, self.cap, self.threshold, self.rays_per_view, self.margin_px
+        )
+
+
+@dataclass
+class Findings:
+    """What an evaluation found so far.
+
+    Attributes:
+        metrics: in the order in which a person should read them.
+        notes: what one must know to read the numbers right.
+        warnings: what a user should look at.
+        per_view: view index → named numbers.
+        alignment: the similarity used, as plain data; None without truth.
+        figures: the few numbers of the verdict.
+    """
+
+    metrics: list[Metric] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    per_view: dict[int, dict[str, float]] = field(default_factory=dict)
+    alignment: dict[str, Any] | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def add_view(self, index: int, **figures: float) -> None:
+        """Numbers of one view."""
+        self.per_view.setdefault(index, {}).update({k: float(v) for k, v in figures.items()})
+
+    def as_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain data for `metrics.json`; `names` are the photo names by view index."""
+        return {
+            "metrics": [metric.as_json() for metric in self.metrics],
+            "alignment": self.alignment,
+            "notes": self.notes,
+            "per_view": [
+                {"index": index, "name": names[index], **self.per_view[index]}
+                for index in sorted(self.per_view)
+            ],
+        }
+
+
+def truth_unit(truth: TrueCameras | None, config: EvaluateConfig) -> str:
+    """Unit of lengths in the truth, as it is written behind a number."""
+    named = truth.unit if truth is not None else UNKNOWN_UNIT
+    if named == UNKNOWN_UNIT:
+        return config.unit or "units of the truth"
+    return named
+
+
+def measure_poses(
+    findings: Findings,
+    truth: TrueCameras,
+    assignment: Assignment,
+    estimates: dict[str, IdrCameras],
+    unit: str,
+) -> dict[str, PoseErrors]:
+    """Pose errors of each set of cameras against the truth.
+
+    Args:
+        estimates: `refined` first, then `sfm`: cameras of all registered views.
+    """
+    true_c2w = truth.cameras.c2w[assignment.truths]
+    found = {}
+    for who, cameras in estimates.items():
+        errors = compare_poses(cameras.c2w[assignment.views], true_c2w)
+        found[who] = errors
+        findings.metrics += pose_metrics(errors, who, unit)
+        findings.figures[f"rotation_{who}_deg"] = round(float(errors.rotation_deg.mean()), 4)
+        for view, turn, shift in zip(
+            assignment.views.tolist(), errors.rotation_deg, errors.translation, strict=True
+        ):
+            findings.add_view(view, **{f"rotation_{who}_deg": turn, f"translation_{who}": shift})
+    _judge_poses(findings, found)
+    views = len(next(iter(estimates.values())))
+    if len(assignment.views) < views:
+        findings.notes.append(
+            f"the ground truth covers {len(assignment.views)} of {views} registered views: pose "
+            "errors are over these"
+        )
+    if _line_likeness(true_c2w[:, :3, 3]) < LINE_LIKE:
+        findings.notes.append(
+            "the cameras stand nearly on one line, about which centres cannot tell the rotation: "
+            "trust rotation_self_aligned"
+        )
+    return found
+
+
+def _judge_poses(findings: Findings, found: dict[str, PoseErrors]) -> None:
+    mean_deg = {who: float(errors.rotation_deg.mean()) for who, errors in found.items()}
+    worst = max(mean_deg.values())
+    if worst > GROSS_ROTATION_DEG:
+        findings.warnings.append(
+            f"the cameras are off by {worst:.1f}° on average: either the reconstruction is wrong, "
+            "or the ground truth belongs to other photos or another order of them"
+        )
+    if {"refined", "sfm"} <= mean_deg.keys():
+        before, after = mean_deg["sfm"], mean_deg["refined"]
+        if after > NOTABLY_WORSE * before and after - before > 0.005:
+            findings.warnings.append(
+                f"refinement made the rotations worse: {before:.3f}° before, {after:.3f}° after"
+            )
+
+
+def _line_likeness(centres: NDArray) -> float:
+    spread = np.linalg.svd(centres - centres.mean(axis=0), compute_uv=False)
+    return float(spread[1] / spread[0])
+
+
+def describe_alignment(errors: PoseErrors) -> dict[str, Any]:
+    """The similarity from the world frame to the truth's as plain data."""
+    alignment = errors.alignment
+    return {
+        "method": f"refined {UMEYAMA}",
+        "from": "world",
+        "to": "truth",
+        "scale": alignment.scale,
+        "rotation": alignment.rotation.tolist(),
+        "translation": alignment.translation.tolist(),
+        "views": len(errors.translation),
+        "residual_rmse": Summary.of(errors.translation).rmse,
+    }
+
+
+def frames_of(cameras: IdrCameras, sizes_px: NDArray) -> NDArray:
+    """Widths and heights (N, 2) of the photos that true intrinsics belong to.
+
+    Photos may have been downscaled since: where the principal point is not near the middle of the
+    photo as it is now, sizes_px (N, 2), the frame is taken to be symmetrical about it.
+    """
+    from_centre = np.round(2 * cameras.K[:, :2, 2] + 1).astype(np.int64)
+    fits = (np.abs(from_centre / np.maximum(sizes_px, 1) - 1) < 0.3).all(axis=1)
+    return np.where(fits[:, None], sizes_px, np.maximum(from_centre, 1))
+
+
+def measure_surface(
+    findings: Findings,
+    predicted: trimesh.Trimesh,
+    true: trimesh.Trimesh,
+    viewers: Viewers | None,
+    errors: PoseErrors | None,
+    unit: str,
+    protocol: SurfaceProtocol,
+    progress: Progress,
+) -> SurfaceErrors:
+    """Distances between the reconstructed mesh and the true one.
+
+    Args:
+        viewers: true cameras; None where they are not known, and then nothing aligns the meshes.
+        errors: of the refined poses, whose alignment carries the mesh over.
+    """
+    if errors is None:
+        alignment, stated = Similarity.identity(), "no alignment: meshes compared as they lie"
+        findings.warnings.append(
+            "the ground-truth mesh came without cameras, so nothing aligns it with the "
+            "reconstruction, whose frame and scale are arbitrary: the surface distances mean "
+            "nothing unless both frames are the same; give --ground-truth as well"
+        )
+        findings.alignment = {"method": "none", "from": "world", "to": "truth"}
+    else:
+        alignment, stated = errors.alignment, f"mesh moved with the refined {UMEYAMA}"
+    surface = compare_surfaces(predicted, true, alignment, viewers, protocol, progress)
+    findings.metrics += surface_metrics(surface, unit, protocol, stated)
+    chamfer_percent = 100 * surface.chamfer / surface.radius
+    findings.figures["chamfer_percent_of_radius"] = round(chamfer_percent, 4)
+    if max(surface.capped) > GROSS_CAPPED_SHARE:
+        findings.warnings.append(
+            f"{max(surface.capped):.0%} of the surface distances reached the cap of "
+            f"{100 * protocol.cap:g}% of the object's radius: the Chamfer distance is a lower bound"
+        )
+    return surface
+
+
+def measure_heldout(
+    findings: Findings, matches: Sequence[ViewMatches], estimates: dict[str, IdrCameras]
+) -> None:
+    """Epipolar error of held-out matches for each set of cameras."""
+    for who, cameras in estimates.items():
+        summary = heldout_epipolar(matches, cameras.K, cameras.c2w)
+        findings.metrics += epipolar_metrics(summary, who)
+        if summary is None:
+            findings.notes.append("no match was held out: no epipolar error can be told")
+            return
+        findings.figures[f"heldout_epipolar_{who}_px"] = round(summary.median_px, 4)
+
+
+def measure_renders(
+    findings: Findings,
+    model: Renderer,
+    image_paths: Sequence[Path],
+    config: EvaluateConfig,
+    out: Path,
+    progress: Progress,
+) -> list[RenderedView]:
+    """Render views that lie far apart into `out`, and compare them with their photos."""
+    rendered = []
+    chosen = spread_views(model.c2w[:, :3, 3], config.views)
+    for done, index in enumerate(chosen):
+        progress.advance("renders", done, len(chosen))
+        view = render_view(model, index, image_paths[index], config.max_side_px, out)
+        findings.add_view(index, psnr_db=view.psnr_db, ssim=view.ssim)
+        rendered.append(view)
+    progress.advance("renders", len(chosen), len(chosen))
+    psnr_db = [view.psnr_db for view in rendered]
+    findings.metrics += image_metrics(
+        psnr_db, [view.ssim for view in rendered], rendered[0].size_px
+    )
+    findings.figures["psnr_db"] = round(float(np.mean(psnr_db)), 2)
+    return rendered

@@ -1,0 +1,111 @@
+"""Renders of a trained surface beside the photos, small enough for a CPU."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.formats.case import read_rgb
+from pipeline.metrics.images import psnr_db, ssim
+
+_ERROR_FULL_SCALE = 64
+"""Mean absolute difference of the channels (of 255) at the end of the colour scale."""
+
+
+class Renderer(Protocol):
+    """A trained surface with its cameras; see `pipeline.porf.trained.TrainedModel`."""
+
+    K: NDArray
+    c2w: NDArray
+
+    def render(
+        self, K: NDArray, c2w_normalised: NDArray, width: int, height: int
+    ) -> dict[str, NDArray]:
+        """Pictures `rgb`, `normal`, `opacity` of one view."""
+
+
+@dataclass(frozen=True)
+class RenderedView:
+    """Likeness of one rendered view.
+
+    Attributes:
+        index: of the view.
+        size_px: width and height of the render.
+        psnr_db, ssim: render against photo.
+    """
+
+    index: int
+    size_px: tuple[int, int]
+    psnr_db: float
+    ssim: float
+
+
+def spread_views(centres: NDArray, count: int) -> list[int]:
+    """Indices, ascending, of `count` cameras that lie far apart; centres (N, 3).
+
+    Greedy: starts with the first camera and adds the one farthest from all chosen.
+    """
+    chosen = [0]
+    nearest = np.linalg.norm(centres - centres[0], axis=1)
+    while len(chosen) < min(count, len(centres)):
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(centres - centres[chosen[-1]], axis=1))
+    return sorted(chosen)
+
+
+def scaled_intrinsics(K: NDArray, scale_x: float, scale_y: float) -> NDArray:
+    """Intrinsics (3, 3) of an image resized by these factors, pixel centres at integers."""
+    shift = np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    resized: NDArray = np.linalg.inv(shift) @ np.diag([scale_x, scale_y, 1.0]) @ shift @ K
+    return resized
+
+
+def render_view(
+    model: Renderer, index: int, photo_path: Path, max_side_px: int, out: Path
+) -> RenderedView:
+    """Render view `index`, and write `<index>_{photo,render,normal,error}.png` into `out`."""
+    photo = read_rgb(photo_path)
+    full_height, full_width = photo.shape[:2]
+    shrink = min(1.0, max_side_px / max(full_width, full_height))
+    width, height = round(full_width * shrink), round(full_height * shrink)
+    small = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+    K = scaled_intrinsics(model.K[index], width / full_width, height / full_height)
+    rendered = model.render(K, model.c2w[index], width, height)
+    pictures = {
+        "photo": small,
+        "render": rendered["rgb"],
+        "normal": normal_picture(rendered["normal"], rendered["opacity"], model.c2w[index]),
+        "error": error_picture(small, rendered["rgb"]),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for kind, picture in pictures.items():
+        Image.fromarray(picture).save(out / f"{index:03d}_{kind}.png")
+    likeness = ssim(small, rendered["rgb"])
+    return RenderedView(index, (width, height), psnr_db(small, rendered["rgb"]), likeness)
+
+
+def normal_picture(normal: NDArray, opacity: NDArray, c2w: NDArray) -> NDArray[np.uint8]:
+    """Normals (h, w, 3) as colours, as is usual: red to the right, green up, blue to the viewer.
+
+    Args:
+        normal: in the frame that `c2w` (4, 4) leads to; any length.
+        opacity: (h, w); where nothing is, the picture fades to white.
+    """
+    right_down_away = normal @ c2w[:3, :3]
+    length = np.linalg.norm(right_down_away, axis=2, keepdims=True)
+    towards_viewer = right_down_away / np.maximum(length, 1e-9) * np.array([1.0, -1.0, -1.0])
+    cover = np.clip(opacity, 0, 1)[..., None]
+    colours = cover * (towards_viewer + 1) / 2 + (1 - cover)
+    return np.round(255 * np.clip(colours, 0, 1)).astype(np.uint8)
+
+
+def error_picture(photo: NDArray, render: NDArray) -> NDArray[np.uint8]:
+    """Mean absolute difference of the channels on a dark-to-bright scale (magma)."""
+    difference = np.abs(photo.astype(np.float64) - render.astype(np.float64)).mean(axis=2)
+    colours = colormaps["magma"](np.clip(difference / _ERROR_FULL_SCALE, 0, 1))[..., :3]
+    return np.round(255 * colours).astype(np.uint8)

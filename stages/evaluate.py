@@ -1,0 +1,166 @@
+"""Stage `evaluate`: measures against the truth where it is given, and without where it is not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from pipeline.errors import InputError
+from pipeline.formats.case import sorted_images
+from pipeline.formats.idr import IdrCameras, load_idr_cameras
+from pipeline.formats.matches import load_matches
+from pipeline.formats.views import ViewRecord, load_views, registered_names
+from pipeline.imaging.records import IngestRecord, load_ingest
+from pipeline.metrics.evaluation import (
+    EvaluateConfig,
+    Findings,
+    describe_alignment,
+    frames_of,
+    measure_heldout,
+    measure_poses,
+    measure_renders,
+    measure_surface,
+    truth_unit,
+)
+from pipeline.metrics.poses import PoseErrors
+from pipeline.metrics.surface import ObjectSphere, Viewers, check_distances
+from pipeline.metrics.truth import (
+    Assignment,
+    TrueCameras,
+    assign_truth,
+    load_ground_truth_cameras,
+    load_mesh,
+)
+from pipeline.porf.gate import with_heldout_marks
+from pipeline.porf.trained import load_trained
+from pipeline.store.files import write_json
+from pipeline.verdict import Verdict
+from stages.base import Stage, StageContext
+
+
+def run(ctx: StageContext) -> Verdict:
+    """Write `metrics.json` and `renders/<index>_{photo,render,normal,error}.png`."""
+    config: EvaluateConfig = ctx.config
+    scene_dir, train_dir = ctx.inputs["scene"], ctx.inputs["train"]
+    views = load_views(scene_dir / "views.json")
+    names = registered_names(views)
+    estimates = {
+        "refined": load_idr_cameras(train_dir / "cameras_refine_porf.npz"),
+        "sfm": load_idr_cameras(scene_dir / "cameras_colmap.npz"),
+    }
+    _check_counts(names, estimates)
+    findings = Findings()
+    _measure_against_truth(ctx, findings, views, estimates)
+    matches = load_matches(ctx.inputs["matches"] / "colmap_matches", len(names))
+    measure_heldout(findings, with_heldout_marks(matches, ctx.seed), estimates)
+    model = load_trained(train_dir, device=config.device)
+    images = sorted_images(scene_dir / "image")
+    measure_renders(findings, model, images, config, ctx.out / "renders", ctx.progress)
+    write_json(ctx.out / "metrics.json", findings.as_json(names))
+    verdict = Verdict.from_warnings(findings.warnings, **findings.figures)
+    verdict.settings["device"] = str(model.device)
+    return verdict
+
+
+def check(external: Mapping[str, Path], config: EvaluateConfig) -> None:
+    """Refuse unusable ground truth before anything runs.
+
+    Raises:
+        InputError: a file that is no camera file or no mesh, or cameras and a mesh whose scales
+            cannot belong together.
+    """
+    truth = _true_cameras(external)
+    mesh = _true_mesh(external)
+    if truth is not None and mesh is not None:
+        check_distances(truth.cameras.c2w[:, :3, 3], ObjectSphere.of(np.asarray(mesh.vertices)))
+
+
+def _measure_against_truth(
+    ctx: StageContext,
+    findings: Findings,
+    views: list[ViewRecord],
+    estimates: dict[str, IdrCameras],
+) -> None:
+    config: EvaluateConfig = ctx.config
+    truth, true_mesh = _true_cameras(ctx.external), _true_mesh(ctx.external)
+    unit = truth_unit(truth, config)
+    errors: PoseErrors | None = None
+    viewers: Viewers | None = None
+    if truth is not None:
+        ingest = load_ingest(ctx.inputs["ingest"] / "ingest.json")
+        assignment = assign_truth(
+            truth, _photo_names(views, ingest, len(truth.cameras)), registered_names(views)
+        )
+        errors = measure_poses(findings, truth, assignment, estimates, unit)["refined"]
+        findings.alignment = describe_alignment(errors)
+        viewers = _viewers(truth, assignment, registered_names(views), ingest)
+    if true_mesh is not None:
+        predicted = load_mesh(ctx.inputs["mesh"] / "mesh.ply")
+        measure_surface(
+            findings,
+            predicted,
+            true_mesh,
+            viewers,
+            errors,
+            unit,
+            config.surface_protocol(),
+            ctx.progress,
+        )
+    if truth is None and true_mesh is None:
+        findings.notes.append("no ground truth was given: measures that need none only")
+
+
+def _true_cameras(external: Mapping[str, Path]) -> TrueCameras | None:
+    path = external.get("ground_truth")
+    return load_ground_truth_cameras(path) if path is not None else None
+
+
+def _true_mesh(external: Mapping[str, Path]) -> trimesh.Trimesh | None:
+    path = external.get("ground_truth_mesh")
+    return load_mesh(path) if path is not None else None
+
+
+def _photo_names(views: list[ViewRecord], ingest: IngestRecord, cameras: int) -> list[str]:
+    """Names of the photos that nameless true cameras are counted by.
+
+    Files that were no usable photos may or may not have a camera: the counts tell.
+    """
+    usable = [photo.name for photo in ingest.used]
+    return usable if len(usable) == cameras else [view.name for view in views]
+
+
+def _viewers(
+    truth: TrueCameras, assignment: Assignment, names: list[str], ingest: IngestRecord
+) -> Viewers:
+    """The true cameras of the registered views, with the sizes of their photos."""
+    sizes = {photo.name: (photo.width, photo.height) for photo in ingest.used}
+    cameras = IdrCameras(
+        truth.cameras.K[assignment.truths],
+        truth.cameras.c2w[assignment.truths],
+        truth.cameras.scale_mat,
+    )
+    now = np.array([sizes[names[view]] for view in assignment.views])
+    return Viewers(cameras.K, cameras.c2w, frames_of(cameras, now))
+
+
+def _check_counts(names: list[str], estimates: dict[str, IdrCameras]) -> None:
+    for who, cameras in estimates.items():
+        if len(cameras) != len(names):
+            raise InputError(
+                f"{len(names)} registered views, but {len(cameras)} {who} cameras",
+                hint="run the stages `scene` and `train` again on the same photos",
+            )
+
+
+STAGE = Stage(
+    name="evaluate",
+    version=1,
+    config_type=EvaluateConfig,
+    inputs=("ingest", "scene", "matches", "train", "mesh"),
+    external=("ground_truth", "ground_truth_mesh"),
+    run=run,
+    description="errors against ground truth where it is given, held-out and image measures",
+    results=("metrics.json", "renders"),
+    check=check,
+)
