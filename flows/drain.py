@@ -5,6 +5,8 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 
 
 def drain(flow_run_id: UUID | None, timeout_s: float = 20.0) -> bool:
@@ -24,3 +26,12 @@ def drain(flow_run_id: UUID | None, timeout_s: float = 20.0) -> bool:
                 return True
             time.sleep(0.2)
     return False
+
+
+def flush(timeout_s: float = 5.0) -> None:
+    """Send what Prefect's background services still hold, while there is a server to take it.
+
+    Left to the interpreter's exit, they retry for minutes against a server that has ended.
+    """
+    for service in (EventsWorker, APILogWorker):
+        service.drain_all(timeout=timeout_s)

@@ -1,7 +1,7 @@
 """What Prefect's UI shows of a run beside its states: progress, log lines, the report."""
 
 import logging
-import time
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -25,14 +25,17 @@ _INTERVAL_S = 5.0
 class PrefectSink:
     """A stage's log lines and live progress bar in Prefect's UI.
 
-    Prefect is a spectator here: a server that does not answer must never fail a stage.
+    Prefect is a spectator here: a server that is slow or does not answer must never hold up or
+    fail a stage, so a thread of its own sends the latest progress.
     """
 
     def __init__(self, stage: str, logger: Any, artifact: UUID | None) -> None:
         self._stage = stage
         self._logger = logger
         self._artifact = artifact
-        self._last = 0.0
+        self._latest = (0.0, f"{stage}: starts")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
 
     @classmethod
     def of_this_run(cls, stage: str) -> "PrefectSink":
@@ -46,6 +49,8 @@ class PrefectSink:
         return cls(stage, get_run_logger(), artifact)
 
     def __enter__(self) -> "PrefectSink":
+        if self._artifact is not None:
+            self._thread.start()
         return self
 
     def __exit__(
@@ -55,24 +60,32 @@ class PrefectSink:
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self._update(1.0, f"{self._stage}: done")
+            self._latest = (1.0, f"{self._stage}: done")
+        self._ended.set()
+        if self._artifact is not None:
+            self._thread.join(_INTERVAL_S)
 
     def progress(self, phase: str, fraction: float, text: str) -> None:
         """See `flows.listeners.ProgressSink`."""
-        now = time.monotonic()
-        if now - self._last >= _INTERVAL_S:
-            self._last = now
-            self._update(fraction, f"{self._stage}: {phase} {text}".strip())
+        self._latest = (fraction, f"{self._stage}: {phase} {text}".strip())
 
     def log(self, text: str, warning: bool) -> None:
         """See `flows.listeners.ProgressSink`."""
         self._logger.log(logging.WARNING if warning else logging.INFO, text)
 
-    def _update(self, fraction: float, text: str) -> None:
-        if self._artifact is None:
-            return
-        with suppress(Exception):
-            update_progress_artifact(self._artifact, progress=100 * fraction, description=text)
+    def _send(self) -> None:
+        sent = self._latest
+        while True:
+            ended = self._ended.wait(_INTERVAL_S)
+            latest = self._latest
+            if latest != sent and self._artifact is not None:
+                with suppress(Exception):
+                    update_progress_artifact(
+                        self._artifact, progress=100 * latest[0], description=latest[1]
+                    )
+            sent = latest
+            if ended:
+                return
 
 
 def publish_report(folder: CaseFolder, made: Mapping[str, Manifest]) -> None:

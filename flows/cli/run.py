@@ -112,13 +112,14 @@ def run_flow(request: RunRequest) -> PorfError | None:
             temporary_settings,
         )
 
-        from flows.drain import drain  # noqa: PLC0415
+        from flows.drain import drain, flush  # noqa: PLC0415
         from flows.reconstruct import reconstruct  # noqa: PLC0415
 
         results = CaseFolder(request.out).prefect_results
         with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
             state = reconstruct(request, return_state=True)
             drain(state.state_details.flow_run_id)
+            flush()
         if state.is_completed():
             return None
         error = state.result(raise_on_failure=False)
