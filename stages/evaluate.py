@@ -1,7 +1,9 @@
 """Stage `evaluate`: measures against the truth where it is given, and without where it is not."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -18,13 +20,14 @@ from pipeline.metrics.evaluation import (
     describe_alignment,
     frames_of,
     measure_heldout,
+    measure_heldout_pixels,
     measure_poses,
     measure_renders,
     measure_surface,
     truth_unit,
 )
 from pipeline.metrics.poses import PoseErrors
-from pipeline.metrics.surface import ObjectSphere, Viewers, check_distances
+from pipeline.metrics.surface import ObjectSphere, Viewers, check_camera_scale
 from pipeline.metrics.truth import (
     Assignment,
     TrueCameras,
@@ -56,7 +59,9 @@ def run(ctx: StageContext) -> Verdict:
     measure_heldout(findings, with_heldout_marks(matches, ctx.seed), estimates)
     model = load_trained(train_dir, device=config.device)
     images = sorted_images(scene_dir / "image")
-    measure_renders(findings, model, images, config, ctx.out / "renders", ctx.progress)
+    masks = sorted_images(scene_dir / "mask") if (scene_dir / "mask").is_dir() else None
+    measure_renders(findings, model, images, masks, config, ctx.out / "renders", ctx.progress)
+    measure_heldout_pixels(findings, _train_figures(train_dir))
     write_json(ctx.out / "metrics.json", findings.as_json(names))
     verdict = Verdict.from_warnings(findings.warnings, **findings.figures)
     verdict.settings["device"] = str(model.device)
@@ -73,7 +78,7 @@ def check(external: Mapping[str, Path], config: EvaluateConfig) -> None:
     truth = _true_cameras(external)
     mesh = _true_mesh(external)
     if truth is not None and mesh is not None:
-        check_distances(truth.cameras.c2w[:, :3, 3], ObjectSphere.of(np.asarray(mesh.vertices)))
+        check_camera_scale(truth.cameras.c2w[:, :3, 3], ObjectSphere.of(np.asarray(mesh.vertices)))
 
 
 def _measure_against_truth(
@@ -142,6 +147,11 @@ def _viewers(
     )
     now = np.array([sizes[names[view]] for view in assignment.views])
     return Viewers(cameras.K, cameras.c2w, frames_of(cameras, now))
+
+
+def _train_figures(train_dir: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((train_dir / "train.json").read_bytes())["figures"]
+    return figures
 
 
 def _check_counts(names: list[str], estimates: dict[str, IdrCameras]) -> None:

@@ -22,6 +22,7 @@ from pipeline.metrics.table import (
     UMEYAMA,
     Metric,
     epipolar_metrics,
+    heldout_pixels_metric,
     image_metrics,
     pose_metrics,
     surface_metrics,
@@ -250,10 +251,19 @@ def measure_heldout(
         findings.figures[f"heldout_epipolar_{who}_px"] = round(summary.median_px, 4)
 
 
+def measure_heldout_pixels(findings: Findings, train_figures: dict[str, Any]) -> None:
+    """Take over the likeness on pixels that training kept out, where it measured one."""
+    value = train_figures.get("psnr_heldout_db")
+    if value is not None:
+        findings.metrics.append(heldout_pixels_metric(float(value)))
+        findings.figures["psnr_heldout_db"] = round(float(value), 2)
+
+
 def measure_renders(
     findings: Findings,
     model: Renderer,
     image_paths: Sequence[Path],
+    mask_paths: Sequence[Path] | None,
     config: EvaluateConfig,
     out: Path,
     progress: Progress,
@@ -263,13 +273,14 @@ def measure_renders(
     chosen = spread_views(model.c2w[:, :3, 3], config.views)
     for done, index in enumerate(chosen):
         progress.advance("renders", done, len(chosen))
-        view = render_view(model, index, image_paths[index], config.max_side_px, out)
+        mask_path = mask_paths[index] if mask_paths is not None else None
+        view = render_view(model, index, image_paths[index], mask_path, config.max_side_px, out)
         findings.add_view(index, psnr_db=view.psnr_db, ssim=view.ssim)
         rendered.append(view)
     progress.advance("renders", len(chosen), len(chosen))
     psnr_db = [view.psnr_db for view in rendered]
     findings.metrics += image_metrics(
-        psnr_db, [view.ssim for view in rendered], rendered[0].size_px
+        psnr_db, [view.ssim for view in rendered], rendered[0].size_px, mask_paths is not None
     )
     findings.figures["psnr_db"] = round(float(np.mean(psnr_db)), 2)
     return rendered

@@ -16,6 +16,8 @@ from pipeline.metrics.images import psnr_db, ssim
 _ERROR_FULL_SCALE = 64
 """Mean absolute difference of the channels (of 255) at the end of the colour scale."""
 
+_BESIDE = np.uint8(128)
+
 
 class Renderer(Protocol):
     """A trained surface with its cameras; see `pipeline.porf.trained.TrainedModel`."""
@@ -66,9 +68,19 @@ def scaled_intrinsics(K: NDArray, scale_x: float, scale_y: float) -> NDArray:
 
 
 def render_view(
-    model: Renderer, index: int, photo_path: Path, max_side_px: int, out: Path
+    model: Renderer,
+    index: int,
+    photo_path: Path,
+    mask_path: Path | None,
+    max_side_px: int,
+    out: Path,
 ) -> RenderedView:
-    """Render view `index`, and write `<index>_{photo,render,normal,error}.png` into `out`."""
+    """Render view `index`, and write `<index>_{photo,render,normal,error}.png` into `out`.
+
+    Args:
+        mask_path: white on the object; where there is one, nothing else was trained on, so both
+            pictures are grey beside the object, and PSNR is that of the object's pixels.
+    """
     photo = read_rgb(photo_path)
     full_height, full_width = photo.shape[:2]
     shrink = min(1.0, max_side_px / max(full_width, full_height))
@@ -76,17 +88,21 @@ def render_view(
     small = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
     K = scaled_intrinsics(model.K[index], width / full_width, height / full_height)
     rendered = model.render(K, model.c2w[index], width, height)
+    render, mask = rendered["rgb"], None
+    if mask_path is not None:
+        full_mask = read_rgb(mask_path).max(axis=2)
+        mask = cv2.resize(full_mask, (width, height), interpolation=cv2.INTER_AREA) > 127
+        small, render = (np.where(mask[..., None], p, _BESIDE) for p in (small, render))
     pictures = {
         "photo": small,
-        "render": rendered["rgb"],
+        "render": render,
         "normal": normal_picture(rendered["normal"], rendered["opacity"], model.c2w[index]),
-        "error": error_picture(small, rendered["rgb"]),
+        "error": error_picture(small, render),
     }
     out.mkdir(parents=True, exist_ok=True)
     for kind, picture in pictures.items():
         Image.fromarray(picture).save(out / f"{index:03d}_{kind}.png")
-    likeness = ssim(small, rendered["rgb"])
-    return RenderedView(index, (width, height), psnr_db(small, rendered["rgb"]), likeness)
+    return RenderedView(index, (width, height), psnr_db(small, render, mask), ssim(small, render))
 
 
 def normal_picture(normal: NDArray, opacity: NDArray, c2w: NDArray) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from pipeline.geometry.cameras import pixel_rays
 from pipeline.geometry.raycast import RayScene
 from pipeline.geometry.similarity import Similarity
 from pipeline.metrics.distance import SurfaceDistance, sample_surface, thin
+from pipeline.metrics.poses import camera_span
 from pipeline.metrics.truth import check_mesh
 from pipeline.progress import NullProgress, Progress
 
@@ -34,8 +35,8 @@ MIN_SEEN_BY = 2
 LARGEST_SCALE_RATIO = 30.0
 """Sizes that differ by more than this are taken for a mistake of units."""
 
-_NEAREST_CAMERA, _FARTHEST_CAMERA = 0.1, 100.0
-"""Plausible distances of cameras from an object's centre, in its radii."""
+_SMALLEST_SPAN, _LARGEST_SPAN = 0.03, 100.0
+"""Plausible extents of the cameras, in object radii."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def compare_surfaces(
         on_predicted = sample_surface(predicted_vertices, predicted.faces, spacing)
         on_true = sample_surface(true.vertices, true.faces, spacing)
     else:
-        check_distances(viewers.c2w[:, :3, 3], sphere)
+        check_camera_scale(viewers.c2w[:, :3, 3], sphere)
         check_frames(viewers)
         on_predicted, on_true, missed = _seen_points(
             (predicted_vertices, np.asarray(predicted.faces)), true, viewers, protocol, progress
@@ -183,18 +184,17 @@ def compare_surfaces(
     )
 
 
-def check_distances(centres: NDArray, sphere: ObjectSphere) -> None:
-    """Refuse true cameras, centres (N, 3), and a true mesh that cannot belong together.
+def check_camera_scale(centres: NDArray, sphere: ObjectSphere) -> None:
+    """Refuse true cameras, centres (N, 3), whose extent cannot belong to the true mesh.
 
     Raises:
-        InputError: most cameras are implausibly near or far; a mistake of units is named.
+        InputError: with the ratio; a mistake of units is named.
     """
-    away = np.linalg.norm(centres - sphere.centre, axis=1) / sphere.radius
-    typical = float(np.median(away))
-    if not _NEAREST_CAMERA <= typical <= _FARTHEST_CAMERA:
+    ratio = camera_span(centres) / sphere.radius
+    if not _SMALLEST_SPAN <= ratio <= _LARGEST_SPAN:
         raise InputError(
-            f"the ground-truth cameras are typically {typical:.3g} object radii away from the "
-            f"ground-truth mesh: they are not in one frame and unit{_unit_guess(typical / 4)}",
+            f"the ground-truth cameras extend over {ratio:.3g} radii of the ground-truth mesh: "
+            f"they are not in one unit{_unit_guess(ratio / 3)}",
             hint="give the mesh in the frame and the unit of the cameras",
         )
 

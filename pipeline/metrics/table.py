@@ -144,14 +144,31 @@ def epipolar_metrics(summary: EpipolarSummary | None, who: str) -> list[Metric]:
     ]  # fmt: skip
 
 
+def heldout_pixels_metric(psnr_db: float) -> Metric:
+    """The row for the likeness that the train stage measured on pixels it kept out."""
+    return Metric(
+        "psnr_heldout",
+        psnr_db,
+        "dB",
+        "likeness of renders and photos on pixels that training never saw; larger is better",
+        "blocks of 16×16 pixels of all photos, kept out by the train stage",
+    )
+
+
 def image_metrics(
-    psnr_db: list[float], ssim: list[float], size_px: tuple[int, int]
+    psnr_db: list[float], ssim: list[float], size_px: tuple[int, int], masked: bool
 ) -> list[Metric]:
-    """Rows for the rendered views, from the values of each."""
+    """Rows for the rendered views, from the values of each.
+
+    Args:
+        masked: whether only the object's pixels count.
+    """
     how = (
         f"{len(psnr_db)} views spread around the object, {size_px[0]}×{size_px[1]} px, rendered "
         "with the cameras that the surface was trained with; their photos took part in training"
     )
+    if masked:
+        how += "; within the masks (SSIM: grey beside them)"
     return [
         Metric("psnr_mean", float(np.mean(psnr_db)), "dB",
                "mean likeness of renders and photos; larger is better", how),
