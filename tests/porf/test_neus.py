@@ -23,7 +23,7 @@ from pipeline.porf.neus_field import (
     frequency_encoding,
 )
 from pipeline.porf.neus_model import NeusModel
-from pipeline.porf.neus_renderer import section_opacity
+from pipeline.porf.neus_renderer import SampledRays, section_opacity
 from pipeline.porf.rays import RayBatch
 from pipeline.porf.sampling import (
     coarse_depths,
@@ -208,6 +208,26 @@ class TestSampling:
         unchanged = hierarchical_depths(sphere, origins, directions, coarse, count=0, steps=4)
         assert torch.equal(unchanged, coarse)
 
+    def test_surfaces_beyond_the_unit_sphere_attract_no_samples(self) -> None:
+        origins, directions = sphere_rays(20)
+        origins = origins + 0.9 * F.normalize(torch.linalg.cross(origins, directions), dim=1)
+        near, far = near_far(origins, directions)
+        coarse = coarse_depths(near, far, 32, None)
+
+        def wall(offset: float) -> Tensor:
+            """Spread of the new samples where a wall stands at this depth, -1 to 1 on the ray."""
+
+            def sdf(x: Tensor) -> Tensor:
+                depths = (x.reshape(20, -1, 3) * directions[:, None]).sum(-1)
+                start = (origins * directions).sum(1, keepdim=True)
+                return (0.5 * (near + far) + offset - (depths - start)).reshape(-1)
+
+            depths = hierarchical_depths(sdf, origins, directions, coarse, count=16, steps=1)
+            return ((depths - 0.5 * (near + far) - offset).abs() < 0.1).double().sum(1)
+
+        assert float(wall(0.0).min()) > 12  # inside the sphere: found
+        assert float(wall(0.8).max()) < 8  # on the ray, but outside of the sphere: ignored
+
     def test_weights_share_out_what_light_is_left(self) -> None:
         alpha = torch.rand(7, 20, generator=seeded(3), dtype=torch.float64)
         weights = section_weights(alpha)
@@ -261,6 +281,18 @@ class TestLosses:
 
 
 class TestRendering:
+    def test_rays_are_cut_at_their_samples(self) -> None:
+        model = NeusModel(SMALL, seeded(15))
+        origins, directions = sphere_rays(4)
+        surface, fractions = model.sample(origins, directions, None, model.layers())
+        cut = model.sections(SampledRays(origins, directions, surface, fractions))
+        behind = outside_depths(cut.far, fractions, SMALL.coarse_samples)
+        starts = torch.cat([surface, behind], dim=1)
+        torch.testing.assert_close(cut.lengths[:, :-1], starts.diff(dim=1))
+        torch.testing.assert_close(cut.lengths[:, -1], torch.full((4,), 2 / 32))
+        torch.testing.assert_close(cut.depths, starts + 0.5 * cut.lengths)
+        torch.testing.assert_close(cut.points, points_at(origins, directions, cut.depths))
+
     def test_opacity_annealing(self) -> None:
         """At ratio 1 only surfaces that face the ray are seen; at 0 all are."""
         sdf, lengths = torch.zeros(1, 2), torch.full((1, 2), 0.1)
