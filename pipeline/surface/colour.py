@@ -15,6 +15,13 @@ from pipeline.surface.views import Views, see_vertices
 WEIGHT_POWER = 2.0
 """How much a better view counts than a worse one: weights are raised to this power."""
 
+EXTRA_VIEWS = 2
+"""Views beyond the blended ones that have a say in what the common colour is."""
+
+DISAGREEMENT = 20.0
+"""Samples this far (grey levels) from the views' median count for less: at the edge of something
+that stands in front, a sample may be of the wrong thing."""
+
 
 @dataclass(frozen=True)
 class VertexColours:
@@ -40,7 +47,8 @@ def colour_vertices(
     """Colour each vertex from the views that see it best.
 
     A view's weight is the area that a piece of surface takes in its image: the cosine of the
-    viewing angle over the squared depth in pixels. Only the `blended_views` best views count.
+    viewing angle over the squared depth in pixels. Only the `blended_views` best views count, less
+    where they contradict the median of the best few.
 
     Args:
         mesh: normals outward; same frame as the views.
@@ -52,8 +60,8 @@ def colour_vertices(
     progress = progress or NullProgress()
     scene = RayScene(mesh.vertices, mesh.faces)
     count = len(mesh.vertices)
-    weight = np.zeros((count, blended_views))
-    rgb = np.zeros((count, blended_views, 3), dtype=np.float32)
+    weight = np.zeros((count, blended_views + EXTRA_VIEWS))
+    rgb = np.zeros((*weight.shape, 3), dtype=np.float32)
     seen_by = np.zeros(count, dtype=np.int64)
     for index in range(len(views)):
         sight = see_vertices(mesh, scene, views, index, tolerance)
@@ -67,7 +75,8 @@ def colour_vertices(
             "no photo sees any part of the surface, so it cannot be coloured",
             hint="cameras and surface disagree: look at both in the report",
         )
-    return VertexColours(_blend(mesh.vertices, weight, rgb, seen_by), seen_by)
+    blended = _blend(weight, rgb, blended_views)
+    return VertexColours(_fill(mesh.vertices, blended, seen_by), seen_by)
 
 
 def sample(image: NDArray, xy_px: NDArray) -> NDArray:
@@ -97,12 +106,28 @@ def _insert(
     rgb[vertex, weakest] = new_rgb[stronger]
 
 
-def _blend(vertices: NDArray, weight: NDArray, rgb: NDArray, seen_by: NDArray) -> NDArray:
-    relative = weight / np.maximum(weight.max(axis=1, keepdims=True), 1e-30)
-    sharp = relative**WEIGHT_POWER
-    mean = (rgb * sharp[..., None]).sum(axis=1) / np.maximum(sharp.sum(axis=1), 1e-30)[:, None]
+def _blend(weight: NDArray, rgb: NDArray, blended_views: int) -> NDArray:
+    """Mean colours (V, 3) of the samples (V, S, 3) by weight (V, S); weight 0 = no sample."""
+    order = np.argsort(-weight, axis=1)
+    weight = np.take_along_axis(weight, order, axis=1)
+    rgb = np.take_along_axis(rgb, order[..., None], axis=1)
+    known = np.where((weight > 0)[..., None], rgb, np.nan)
+    known[weight[:, 0] == 0, 0] = 0.0
+    distance = np.linalg.norm(rgb - np.nanmedian(known, axis=1)[:, None], axis=2)
+    relative = weight / np.maximum(weight[:, :1], 1e-30)
+    counted = relative**WEIGHT_POWER / (1 + (distance / DISAGREEMENT) ** 4)
+    # the best views are taken among those that agree
+    rank = np.argsort(np.argsort(-counted, axis=1), axis=1)
+    counted = np.where(rank < blended_views, counted, 0.0)
+    total = np.maximum(counted.sum(axis=1), 1e-30)
+    mean: NDArray = (rgb * counted[..., None]).sum(axis=1) / total[:, None]
+    return mean
+
+
+def _fill(vertices: NDArray, rgb: NDArray, seen_by: NDArray) -> NDArray:
+    """Bytes; vertices that no view sees take the colour of the nearest one that is seen."""
     unseen = seen_by == 0
     if unseen.any():
         nearest = cKDTree(vertices[~unseen]).query(vertices[unseen])[1]
-        mean[unseen] = mean[~unseen][nearest]
-    return np.clip(np.round(mean), 0, 255).astype(np.uint8)
+        rgb[unseen] = rgb[~unseen][nearest]
+    return np.clip(np.round(rgb), 0, 255).astype(np.uint8)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from scene import balls, make_views
+from analytic_scene import balls, make_views
 
 from pipeline.errors import InputError
 from pipeline.geometry.raycast import RayScene

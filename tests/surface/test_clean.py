@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from analytic_scene import CENTRES, RADII, balls, make_views, ring
 from PIL import Image
-from scene import CENTRES, RADII, balls, make_views, ring
 
 from pipeline.errors import InputError
 from pipeline.geometry.cameras import look_at

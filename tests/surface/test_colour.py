@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scene import CENTRES, balls, make_views, paint, ring
+from analytic_scene import CENTRES, balls, make_views, paint, ring
 
 from pipeline.errors import InputError
 from pipeline.surface.colour import colour_vertices, sample

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 import trimesh
-from scene import balls, make_views, ring
+from analytic_scene import balls, make_views, ring
 
 from pipeline.progress import NullProgress
 from pipeline.surface.build import MeshConfig, build_surface

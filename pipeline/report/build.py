@@ -1,0 +1,208 @@
+"""Draws everything and writes the page and its pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.progress import NullProgress, Progress
+from pipeline.report.charts import (
+    ORANGE,
+    Chart,
+    bars_per_view,
+    before_after,
+    match_matrix,
+    paired_bars,
+    training_charts,
+)
+from pipeline.report.data import RENDER_KINDS, Photo, ReportData
+from pipeline.report.page import PageParts, render_page
+from pipeline.report.pictures import PictureFolder, Tile, contact_sheet, thumbnail, webp_uri
+from pipeline.report.scene3d import pack_scene
+from pipeline.report.shade import Shot, Studio
+from pipeline.report.words import number
+
+MAX_BYTES = 15_000_000
+SIDES = 8
+MAX_VIEWS = 6
+_OUT_FRAME = (190, 120, 20)
+_CANDIDATE_NAMES = {
+    "input": "given cameras",
+    "epipolar": "after matches",
+    "joint": "after joint training",
+}
+_VIEW_FACTS = {
+    "psnr_db": ("PSNR", " dB"),
+    "ssim": ("SSIM", ""),
+    "rotation_refined_deg": ("rotation error", "°"),
+}
+
+
+def build_report(data: ReportData, out: Path, progress: Progress | None = None) -> Path:
+    """Write `report.html` and `pictures/*.png` into `out`.
+
+    Raises:
+        InputError: the page would be larger than `MAX_BYTES`.
+    """
+    progress = progress or NullProgress()
+    pictures = PictureFolder(out / "pictures")
+    parts = PageParts()
+    steps: list[Callable[[], None]] = [
+        lambda: _draw_mesh(data, parts, pictures),
+        lambda: _draw_photos(data, parts, pictures),
+        lambda: _draw_views(data, parts, pictures),
+        lambda: _draw_charts(data, parts, pictures),
+    ]
+    for done, step in enumerate(steps, start=1):
+        step()
+        progress.advance("drawing", done, len(steps))
+    parts.scene3d = pack_scene(data)
+    html = render_page(data, parts)
+    size = len(html.encode())
+    if size > MAX_BYTES:
+        raise InputError(
+            f"the report would be {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f} MB",
+            hint="this many photos do not fit into one page: report on a part of the set",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _draw_mesh(data: ReportData, parts: PageParts, pictures: PictureFolder) -> None:
+    if data.mesh is None:
+        return
+    studio = Studio(data.mesh, data.up)
+    front = _front_azimuth(data, studio)
+    hero = studio.shoot(front, size=(720, 560))
+    parts.hero = webp_uri(hero.colour, quality=88)
+    pictures.save("mesh", hero.colour)
+    pictures.save("mesh_clay", hero.clay)
+    shots = [studio.shoot(front + 360 * side / SIDES) for side in range(SIDES)]
+    parts.sides = [
+        {"colour": webp_uri(s.colour), "clay": webp_uri(s.clay), "label": f"{45 * i}°"}
+        for i, s in enumerate(shots)
+    ]
+    pictures.save("mesh_sides", _sides_sheet(shots, clay=False))
+    pictures.save("mesh_sides_clay", _sides_sheet(shots, clay=True))
+
+
+def _front_azimuth(data: ReportData, studio: Studio) -> float:
+    """From where the first photo was taken: most people begin at the front."""
+    cameras = data.after or data.before
+    if cameras is None or len(cameras) == 0:
+        return 0.0
+    return studio.azimuth_of(cameras.c2w[0, :3, 3] - studio.target)
+
+
+def _sides_sheet(shots: list[Shot], clay: bool) -> Image.Image:
+    tiles = [
+        Tile(shot.clay if clay else shot.colour, f"{45 * side}°") for side, shot in enumerate(shots)
+    ]
+    return contact_sheet(tiles, columns=4, cell=(400, 320))
+
+
+def _draw_photos(data: ReportData, parts: PageParts, pictures: PictureFolder) -> None:
+    width = 240 if len(data.photos) <= 120 else 160 if len(data.photos) <= 400 else 96
+    quality = 70 if len(data.photos) <= 400 else 50
+    tiles = []
+    for photo in data.photos:
+        small = thumbnail(photo.path, width) if photo.path else None
+        parts.photos.append(
+            {
+                "name": photo.name,
+                "registered": photo.index is not None,
+                "reason": _why_not(photo),
+                "uri": webp_uri(small, quality) if small else None,
+            }
+        )
+        caption = photo.name if photo.index is not None else f"{photo.name}: {_why_not(photo)}"
+        tiles.append(Tile(small, caption, None if photo.index is not None else _OUT_FRAME))
+    if tiles:
+        pictures.save("photos", contact_sheet(tiles, columns=8, cell=(200, 150)))
+
+
+def _why_not(photo: Photo) -> str:
+    if photo.index is not None:
+        return ""
+    return photo.reason or "not registered"
+
+
+def _draw_views(data: ReportData, parts: PageParts, pictures: PictureFolder) -> None:
+    chosen = sorted(data.renders)
+    if len(chosen) > MAX_VIEWS:
+        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, MAX_VIEWS).astype(int)]
+    tiles = []
+    for index in chosen:
+        files = data.renders[index]
+        drawn = []
+        for kind in RENDER_KINDS:
+            if kind not in files:
+                continue
+            picture = thumbnail(files[kind], 640)
+            drawn.append({"kind": kind, "uri": webp_uri(picture, quality=82)})
+            tiles.append(Tile(picture, f"{data.view_name(index)}: {kind}"))
+        parts.views.append(
+            {"name": data.view_name(index), "facts": _view_facts(data, index), "pictures": drawn}
+        )
+    if tiles:
+        pictures.save("views", contact_sheet(tiles, columns=4, cell=(480, 360)))
+
+
+def _view_facts(data: ReportData, index: int) -> str:
+    """The measures of one view in a line."""
+    rows = [row for row in data.metrics.get("per_view", []) if row.get("index") == index]
+    if not rows:
+        return ""
+    return ", ".join(
+        f"{label} {number(float(rows[0][key]))}{after}"
+        for key, (label, after) in _VIEW_FACTS.items()
+        if isinstance(rows[0].get(key), int | float)
+    )
+
+
+def _draw_charts(data: ReportData, parts: PageParts, pictures: PictureFolder) -> None:
+    parts.camera_charts = _camera_charts(data)
+    parts.training_charts = training_charts(data.history)
+    for chart in parts.camera_charts + parts.training_charts:
+        pictures.save_bytes(chart.name, chart.png)
+
+
+def _true_error_chart(data: ReportData) -> list[Chart]:
+    """Rotation errors of every view before and after, where the truth is known."""
+    keys = ("rotation_sfm_deg", "rotation_refined_deg")
+    rows = [row for row in data.metrics.get("per_view", []) if all(key in row for key in keys)]
+    if len(rows) < 2:
+        return []
+    before, after = (np.array([float(row[key]) for row in rows]) for key in keys)
+    views = np.array([int(row["index"]) for row in rows])
+    title = "Rotation error against the truth (°)"
+    return [paired_bars("rotation_error", title, views, before, after)]
+
+
+def _camera_charts(data: ReportData) -> list[Chart]:
+    charts = []
+    candidates: list[dict[str, Any]] = [
+        c
+        for c in data.train.get("candidates", [])
+        if np.isfinite(c.get("heldout_error_px", np.nan))
+    ]
+    if len(candidates) > 1:
+        labels = [_CANDIDATE_NAMES.get(c["name"], c["name"]) for c in candidates]
+        errors = [float(c["heldout_error_px"]) for c in candidates]
+        title = "Epipolar error of held-out matches (px)"
+        charts.append(before_after("heldout_epipolar", title, labels, errors))
+    charts += _true_error_chart(data)
+    change = data.pose_change()
+    if change is not None and change[0].any():
+        rotation_deg, moved = change
+        charts.append(bars_per_view("rotation_change", "Rotation by refinement (°)", rotation_deg))
+        title = f"Movement by refinement ({data.unit_label})"
+        charts.append(bars_per_view("centre_change", title, moved, ORANGE))
+    if data.match_counts is not None and data.match_counts.any():
+        charts.append(match_matrix(data.match_counts))
+    return charts

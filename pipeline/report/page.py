@@ -1,0 +1,203 @@
+"""The HTML page, from data, charts and pictures."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report.advice import advice
+from pipeline.report.charts import Chart
+from pipeline.report.data import ReportData, StageRecord
+from pipeline.report.summary import headline, metric_rows, subtitle, warnings
+from pipeline.report.words import duration, memory, number, percent, plain_name
+
+
+@dataclass
+class PageParts:
+    """What was drawn for the page; every picture is a `data:` address."""
+
+    hero: str | None = None
+    sides: list[dict[str, str]] = field(default_factory=list)
+    photos: list[dict[str, Any]] = field(default_factory=list)
+    views: list[dict[str, Any]] = field(default_factory=list)
+    camera_charts: list[Chart] = field(default_factory=list)
+    training_charts: list[Chart] = field(default_factory=list)
+    scene3d: dict[str, Any] = field(default_factory=dict)
+
+
+_MESH_FACTS = {
+    "vertices": "Vertices",
+    "faces": "Faces",
+    "pieces": "Separate pieces",
+    "watertight": "Closed everywhere",
+    "open_edges": "Open edges",
+    "coloured_fraction": "Vertices that a photo sees",
+    "area": "Area",
+    "cell_normalised": "Lattice cell (radii of the region)",
+}
+_SFM_FACTS = {
+    "mean_reprojection_error_px": "Reprojection error (px)",
+    "reprojection_error_px": "Reprojection error (px)",
+    "mean_track_length": "Views per point",
+    "track_length": "Views per point",
+    "points": "Sparse points",
+    "num_points": "Sparse points",
+    "camera_model": "Camera model",
+    "model": "Camera model",
+}
+
+
+def render_page(data: ReportData, parts: PageParts) -> str:
+    """The whole page as one string; nothing in it is loaded from elsewhere."""
+    context: dict[str, Any] = {
+        "title": data.title,
+        "subtitle": subtitle(data),
+        "css": Markup(_resource("style.css")),
+        "viewer_js": Markup(_resource("viewer.js")),
+        "hero": parts.hero,
+        "tiles": headline(data),
+        "warnings": warnings(data),
+        "advice": advice(data),
+        "scene_data": _embedded_json(parts.scene3d) if _worth_a_view(parts.scene3d) else None,
+        "sides": parts.sides,
+        "mesh_rows": _mesh_rows(data),
+        "removals": _removals(data),
+        "metrics": metric_rows(data),
+        "metric_notes": [str(note) for note in data.metrics.get("notes", [])],
+        "views": parts.views,
+        "camera_text": _camera_text(data),
+        "camera_charts": _charts(parts.camera_charts),
+        "sfm_rows": _rows(data.sfm, _SFM_FACTS),
+        "training_charts": _charts(parts.training_charts),
+        "photos": parts.photos,
+        "photo_text": _photo_text(data),
+        "stages": [_stage_row(stage) for stage in data.stages],
+        "unit_text": _unit_text(data),
+    }
+    context["sections"] = [
+        (anchor, name)
+        for anchor, name, present in (
+            ("model", "Model", context["scene_data"]),
+            ("metrics", "Measures", context["metrics"]),
+            ("views", "Views", context["views"]),
+            ("cameras", "Cameras", context["camera_charts"] or context["sfm_rows"]),
+            ("training", "Training", context["training_charts"]),
+            ("photos", "Photos", context["photos"]),
+            ("stages", "How it was made", context["stages"]),
+        )
+        if present
+    ]
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    return environment.from_string(_resource("report.html.j2")).render(context)
+
+
+def _resource(name: str) -> str:
+    return (resources.files("pipeline.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _embedded_json(value: Any) -> Markup:
+    """JSON that cannot end its script element, whatever the file names say."""
+    text = json.dumps(value, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _worth_a_view(scene3d: dict[str, Any]) -> bool:
+    return any(scene3d.get(part) for part in ("mesh", "points", "before", "after"))
+
+
+def _charts(charts: Sequence[Chart]) -> list[dict[str, Any]]:
+    # the markup is matplotlib's, which escapes text
+    return [{"title": chart.title, "svg": Markup(chart.svg)} for chart in charts]
+
+
+def _rows(facts: dict[str, Any], names: dict[str, str]) -> list[dict[str, str]]:
+    return [
+        {"name": name, "value": number(facts[key])}
+        for key, name in names.items()
+        if isinstance(facts.get(key), str | int | float | bool)
+    ]
+
+
+def _mesh_rows(data: ReportData) -> list[dict[str, str]]:
+    facts = dict(data.mesh_facts)
+    rows = _rows(facts, _MESH_FACTS)
+    if "bounds" in facts:
+        low, high = facts["bounds"]["low"], facts["bounds"]["high"]
+        sides = " x ".join(number(float(b - a)) for a, b in zip(low, high, strict=True))
+        rows.append({"name": "Size", "value": f"{sides} {data.unit_label}"})
+    return rows
+
+
+def _removals(data: ReportData) -> list[dict[str, str]]:
+    return [
+        {
+            "step": row["step"],
+            "why": row["why"],
+            "faces": number(row["faces"]),
+            "share": percent(row["area_fraction"]),
+        }
+        for row in data.mesh_facts.get("removed", [])
+    ]
+
+
+def _camera_text(data: ReportData) -> str | None:
+    accepted = data.train.get("figures", {}).get("accepted_cameras")
+    said = {
+        "input": "Held-out matches agreed best with the cameras of structure from motion, so these "
+        "were kept.",
+        "epipolar": "Held-out matches agreed best with the cameras refined on matches alone, so "
+        "these were taken.",
+        "joint": "Held-out matches agreed best with the cameras refined jointly with the surface, "
+        "so these were taken.",
+    }
+    return said.get(accepted or "")
+
+
+def _photo_text(data: ReportData) -> str:
+    lost = len(data.photos) - len(data.registered)
+    if lost == 0:
+        return f"All {len(data.photos)} photos are registered."
+    known = f"{len(data.registered)} of {len(data.photos)} photos are registered"
+    return f"{known}; the others are framed."
+
+
+def _stage_row(stage: StageRecord) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "status": stage.status,
+        "result": _figures_in_short(stage.figures),
+        "started": stage.started_at[:19].replace("T", " "),
+        "time": duration(stage.wall_s),
+        "memory": memory(stage.peak_memory_mb),
+        "version": stage.version,
+        "seed": stage.seed,
+        "options": _flat({**stage.options, **stage.settings}),
+        "libraries": ", ".join(f"{name} {version}" for name, version in stage.libraries.items()),
+    }
+
+
+def _figures_in_short(figures: dict[str, Any], limit: int = 5) -> str:
+    scalars = {k: v for k, v in figures.items() if isinstance(v, str | int | float | bool)}
+    shown = [f"{plain_name(name)} {number(value)}" for name, value in scalars.items()]
+    return ", ".join(shown[:limit])
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested options as dotted names."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in options.items():
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, number(value)))
+    return pairs
+
+
+def _unit_text(data: ReportData) -> str:
+    if data.unit == "unknown":
+        return "scene units (photos alone do not tell the scale)"
+    return data.unit

@@ -1,0 +1,142 @@
+"""Pictures of a mesh without a graphics card or display: rays and a little light."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.geometry.cameras import look_at
+from pipeline.geometry.raycast import RayScene
+from pipeline.surface.decimate import DisplayMesh
+
+SUPERSAMPLING = 2
+FOV_DEG = 28.0
+CLAY = np.array([206, 200, 192])
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture of a mesh.
+
+    Attributes:
+        colour: RGBA, vertex colours under soft light.
+        clay: RGBA, one colour under the same light, so that only the shape speaks.
+        label: from where.
+    """
+
+    colour: Image.Image
+    clay: Image.Image
+    label: str
+
+
+class Studio:
+    """Takes pictures of one mesh from around it."""
+
+    def __init__(self, mesh: DisplayMesh, up: NDArray) -> None:
+        """
+        Args:
+            mesh: any frame.
+            up: (3,) direction in that frame.
+        """
+        self.mesh = mesh
+        self.scene = RayScene(mesh.vertices, mesh.faces)
+        self.up = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
+        low, high = np.percentile(mesh.vertices, [0.5, 99.5], axis=0)
+        self.target = (low + high) / 2
+        distances = np.linalg.norm(mesh.vertices - self.target, axis=1)
+        self.radius = float(np.percentile(distances, 99.5))
+        helper = np.eye(3)[np.abs(self.up).argmin()]
+        self.side = np.cross(helper, self.up)
+        self.side /= np.linalg.norm(self.side)
+
+    def direction(self, azimuth_deg: float, elevation_deg: float) -> NDArray:
+        """Unit direction (3,) from the mesh to a viewer."""
+        azimuth, elevation = np.radians([azimuth_deg, elevation_deg])
+        level = np.cos(azimuth) * self.side + np.sin(azimuth) * np.cross(self.up, self.side)
+        direction: NDArray = np.cos(elevation) * level + np.sin(elevation) * self.up
+        return direction
+
+    def azimuth_of(self, direction: NDArray) -> float:
+        """Azimuth in degrees of a direction (3,) from the mesh."""
+        across = np.cross(self.up, self.side)
+        return float(np.degrees(np.arctan2(direction @ across, direction @ self.side)))
+
+    def shoot(
+        self,
+        azimuth_deg: float,
+        elevation_deg: float = 22.0,
+        size: tuple[int, int] = (400, 320),
+        zoom: float = 1.0,
+    ) -> Shot:
+        """One picture of `size` (width, height) pixels, the whole mesh in it at zoom 1."""
+        direction = self.direction(azimuth_deg, elevation_deg)
+        distance = self.radius / np.sin(np.radians(FOV_DEG / 2)) / zoom
+        c2w = look_at(self.target + distance * direction, self.target, self.up)
+        width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
+        focal_px = min(width, height) / 2 / np.tan(np.radians(FOV_DEG / 2))
+        rays = _rays(width, height, focal_px, c2w[:3, :3])
+        hits = self.scene.cast(c2w[:3, 3], rays)
+        hit = hits.hit
+        light = np.zeros(len(rays))
+        points = c2w[:3, 3] + hits.distance[hit, None] * rays[hit]
+        light[hit] = self._light(points, hits.face[hit], hits.uv[hit], rays[hit], c2w)
+        albedo = np.zeros((len(rays), 3))
+        albedo[hit] = self._interpolate(self.mesh.rgb, hits.face[hit], hits.uv[hit])
+        soft = 0.45 + 0.6 * light
+        shape = (height, width)
+        return Shot(
+            _picture(albedo * soft[:, None], hit, shape),
+            _picture(CLAY * (0.16 + 0.94 * light[:, None]), hit, shape),
+            f"{azimuth_deg % 360:.0f}°",
+        )
+
+    def _interpolate(self, values: NDArray, face: NDArray, uv: NDArray) -> NDArray:
+        a, b, c = (values[self.mesh.faces[face, corner]] for corner in range(3))
+        u, v = uv[:, :1], uv[:, 1:]
+        mixed: NDArray = (1 - u - v) * a + u * b + v * c
+        return mixed
+
+    def _light(
+        self, points: NDArray, face: NDArray, uv: NDArray, rays: NDArray, c2w: NDArray
+    ) -> NDArray:
+        """Brightness (R,) in [0, 1] under a lamp over the viewer's left shoulder and a sky."""
+        normal = self._interpolate(self.mesh.normals, face, uv)
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        # backs of open surfaces are lit like fronts
+        normal *= np.where(np.einsum("ij,ij->i", normal, rays) > 0, -1.0, 1.0)[:, None]
+        right, down, forward = c2w[:3, 0], c2w[:3, 1], c2w[:3, 2]
+        lamp = -0.55 * right - 0.75 * down - 0.6 * forward
+        lamp /= np.linalg.norm(lamp)
+        lift = 2e-3 * self.radius
+        to_lamp = np.broadcast_to(lamp, points.shape)
+        in_shadow = self.scene.cast(points + lift * (normal + lamp), to_lamp).hit
+        lit = np.clip(normal @ lamp, 0, 1) * np.where(in_shadow, 0.35, 1.0)
+        sky = 0.5 + 0.5 * normal @ self.up
+        brightness: NDArray = 0.68 * lit + 0.24 * sky + 0.08
+        return np.clip(brightness, 0, 1)
+
+
+def _rays(width: int, height: int, focal_px: float, rotation: NDArray) -> NDArray:
+    """Unit directions (width · height, 3), float32, of the pixels of a centred camera."""
+    x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / focal_px
+    y = (np.arange(height, dtype=np.float32) - (height - 1) / 2) / focal_px
+    right, down, forward = rotation.T.astype(np.float32)
+    rays = x[None, :, None] * right + y[:, None, None] * down + forward
+    rays /= np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)[..., None]
+    return rays.reshape(-1, 3)
+
+
+def _picture(rgb: NDArray, hit: NDArray, shape: tuple[int, int]) -> Image.Image:
+    """RGBA, averaged over the supersamples; colours of hit rays only, coverage as alpha."""
+    height, width = shape[0] // SUPERSAMPLING, shape[1] // SUPERSAMPLING
+    blocks = (height, SUPERSAMPLING, width, SUPERSAMPLING)
+    coverage = hit.astype(np.float32).reshape(blocks).mean(axis=(1, 3))
+    colour = (
+        (np.clip(rgb, 0, 255).astype(np.float32) * hit[:, None])
+        .reshape(*blocks, 3)
+        .mean(axis=(1, 3))
+    )
+    colour /= np.maximum(coverage, 1e-9)[..., None]
+    rgba = np.concatenate([colour, 255 * coverage[..., None]], axis=2)
+    return Image.fromarray(np.round(rgba).astype(np.uint8), mode="RGBA")

@@ -1,0 +1,67 @@
+"""Numbers and durations as a person reads them."""
+
+import math
+from typing import Any
+
+_UNITS = {"deg": "°", "degrees": "°", "unknown": "scene units", "fraction": "", "1": "", "none": ""}
+
+
+def number(value: Any) -> str:
+    """Three significant digits; thousands apart; words as they are."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return _real(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(number(item) for item in value)
+    return str(value)
+
+
+def _real(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{max(0, digits)}f}" if digits <= 6 else f"{value:.2e}"
+
+
+def unit(name: str | None) -> str:
+    """Unit as it is written behind a number."""
+    return _UNITS.get(name or "", name or "")
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def memory(megabytes: float) -> str:
+    """`350 MB`, `2.1 GB`."""
+    if megabytes <= 0:
+        return "–"
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
+def percent(fraction: float) -> str:
+    """`12%`, `0.3%`."""
+    return f"{fraction:.0%}" if fraction == 0 or fraction >= 0.1 else f"{fraction:.1%}"
+
+
+def plain_name(identifier: str) -> str:
+    """`rotation_error_mean` as `rotation error mean`."""
+    return identifier.replace("_", " ")

@@ -1,0 +1,122 @@
+"""Words, charts, contact sheets and the studio, each for itself."""
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from pipeline.report.charts import bars_per_view, match_matrix, training_charts
+from pipeline.report.pictures import Tile, contact_sheet, on_background, thumbnail, webp_uri
+from pipeline.report.shade import Studio
+from pipeline.report.words import duration, memory, number, percent, unit
+from pipeline.surface.decimate import DisplayMesh
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0731234, "0.0731"),
+        (12.345, "12.3"),
+        (123.4, "123"),
+        (12345.6, "12\u202f346"),
+        (1234567, "1\u202f234\u202f567"),
+        (0.0, "0"),
+        (1e-9, "1.00e-09"),
+        (float("nan"), "–"),
+        (None, "–"),
+        (True, "yes"),
+        ("word", "word"),
+        ([1, 2.5], "1, 2.50"),
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_words():
+    assert [duration(s) for s in (4.21, 42, 185, 7800)] == [
+        "4.2 s",
+        "42 s",
+        "3 min 5 s",
+        "2 h 10 min",
+    ]
+    assert [memory(mb) for mb in (0, 350, 2100)] == ["–", "350 MB", "2.1 GB"]
+    assert [percent(f) for f in (0, 0.003, 0.12)] == ["0%", "0.3%", "12%"]
+    assert [unit(u) for u in ("deg", "unknown", None, "mm")] == ["°", "scene units", "", "mm"]
+
+
+def test_charts_follow_the_page_and_stand_alone():
+    history = {
+        "step": np.array([1.0, 2, 3, 4]),
+        "loss": np.array([100.0, 10, 1, 0.1]),
+        "psnr_db": np.array([np.nan, 20, 21, 22]),
+        "flat": np.ones(4),
+    }
+    charts = training_charts(history)
+    assert [chart.name for chart in charts] == ["training_loss", "training_psnr_db"]
+    for chart in charts:
+        assert chart.svg.startswith("<svg")
+        assert "currentColor" in chart.svg
+        assert "#010203" not in chart.svg
+        assert "mathdefault" not in chart.svg
+        assert chart.png.startswith(b"\x89PNG")
+
+
+def test_one_row_of_history_is_no_curve():
+    assert training_charts({"step": np.array([1.0]), "loss": np.array([1.0])}) == []
+    assert training_charts({}) == []
+
+
+def test_match_matrix_takes_unmatched_pairs():
+    counts = np.array([[0, 5, 0], [5, 0, 300], [0, 300, 0]])
+    assert match_matrix(counts).png.startswith(b"\x89PNG")
+    assert bars_per_view("x", "a $b_c$ title", np.array([1.0, 2])).svg
+
+
+def test_contact_sheet_has_room_for_all():
+    red = Image.new("RGB", (60, 30), (255, 0, 0))
+    sheet = contact_sheet(
+        [Tile(red, f"name {i}") for i in range(5)] + [Tile(None, "lost")], 4, (100, 80)
+    )
+    assert sheet.width > 400
+    pixels = np.asarray(sheet)
+    assert ((pixels == [255, 0, 0]).all(axis=2)).sum() == 5 * 100 * 50
+
+
+def test_thumbnails_are_small_and_keep_transparency():
+    wide = Image.new("RGBA", (1000, 500), (0, 0, 255, 0))
+    small = thumbnail(wide, 100)
+    assert small.size == (100, 50)
+    assert on_background(small).getpixel((5, 5)) == (255, 255, 255)
+    assert webp_uri(small).startswith("data:image/webp;base64,")
+
+
+@pytest.fixture(scope="module")
+def studio():
+    ball = trimesh.creation.icosphere(subdivisions=4)
+    ball.vertices[:, 0] += 0.3
+    rgb = np.where(ball.vertices[:, 2:] > 0, [[250, 20, 20]], [[20, 20, 250]]).astype(np.uint8)
+    mesh = DisplayMesh(ball.vertices, ball.vertex_normals, ball.faces, rgb)
+    return Studio(mesh, np.array([0.0, 0, 1]))
+
+
+def test_pictures_are_upright_and_centred(studio):
+    picture = np.asarray(studio.shoot(30, 0, size=(200, 160)).colour).astype(float)
+    cover = picture[..., 3] > 128
+    rows, columns = np.nonzero(cover)
+    assert columns.mean() == pytest.approx(99.5, abs=1.0)
+    assert rows.mean() == pytest.approx(79.5, abs=1.0)
+    assert np.pi / 4 * 0.9 < cover.sum() / 160**2 < np.pi / 4 * 1.02, "fills the frame"
+    upper, lower = picture[40, 100], picture[120, 100]
+    assert upper[0] > 2 * upper[2], "the red half is on top"
+    assert lower[2] > 2 * lower[0]
+
+
+def test_light_comes_from_above(studio):
+    clay = np.asarray(studio.shoot(0, 0, size=(200, 160)).clay).astype(float)[..., 0]
+    assert clay[40, 100] > clay[130, 100] + 20
+
+
+def test_azimuth_of_a_direction(studio):
+    for azimuth in (0.0, 75.0, -130.0):
+        assert studio.azimuth_of(studio.direction(azimuth, 20)) == pytest.approx(azimuth)
