@@ -164,10 +164,13 @@ def compare_surfaces(
         check_camera_scale(viewers.c2w[:, :3, 3], sphere)
         check_frames(viewers)
         on_predicted, on_true, missed = _seen_points(
-            (predicted_vertices, np.asarray(predicted.faces)), true, viewers, protocol, progress
+            (predicted_vertices, np.asarray(predicted.faces)),
+            true,
+            viewers,
+            protocol,
+            spacing,
+            progress,
         )
-        on_predicted = on_predicted[thin(on_predicted, spacing)]
-        on_true = on_true[thin(on_true, spacing)]
     cap = protocol.cap * sphere.radius
     to_true = SurfaceDistance(true.vertices, true.faces, spacing)
     to_predicted = SurfaceDistance(predicted_vertices, predicted.faces, spacing)
@@ -245,9 +248,13 @@ def _seen_points(
     true: trimesh.Trimesh,
     viewers: Viewers,
     protocol: SurfaceProtocol,
+    spacing: float,
     progress: Progress,
 ) -> tuple[NDArray, NDArray, float]:
-    """First hits on the predicted mesh (A, 3), on the true one (C, 3), and the share missed."""
+    """First hits on the predicted mesh (A, 3), on the true one (C, 3), and the share missed.
+
+    Both clouds hold one point in each cube of edge `spacing` (unit of the truth).
+    """
     true_rays, predicted_rays = RayScene(true.vertices, true.faces), RayScene(*predicted)
     on_predicted, on_true, views_of = [], [], []
     asked = missed = 0
@@ -269,13 +276,16 @@ def _seen_points(
         missed += len(inner) - len(reached)
         progress.advance("surface rays", i + 1, len(viewers.K))
     true_points, first_view = np.concatenate(on_true), np.concatenate(views_of)
+    kept = thin(true_points, spacing)
+    true_points, first_view = true_points[kept], first_view[kept]
     seen = _seen_by_others(true_rays, true_points, first_view, viewers)
     if asked == 0 or not seen.any():
         raise InputError(
             "hardly a ray of the ground-truth cameras meets the ground-truth mesh",
             hint="check that the mesh is in the frame of the ground-truth cameras",
         )
-    return np.concatenate(on_predicted), true_points[seen], missed / asked
+    predicted_points = np.concatenate(on_predicted)
+    return predicted_points[thin(predicted_points, spacing)], true_points[seen], missed / asked
 
 
 def _pixel_grid(size_px: NDArray, count: int) -> NDArray:
