@@ -243,9 +243,7 @@ def _principal_point(
         offset_px=(float(kept[0]), float(kept[1])),
         free_offset_px=(float(found[0]), float(found[1])) if free else None,
         sigma_px=(float(sigma[0]), float(sigma[1])),
-        rotation_sigma_deg=float(
-            np.degrees(np.linalg.norm(sigma) / camera.mean_focal_length())
-        ),
+        rotation_sigma_deg=float(np.degrees(np.linalg.norm(sigma) / camera.mean_focal_length())),
     )
 
 
@@ -258,9 +256,7 @@ def _move_to(camera: pycolmap.Camera, point: PrincipalPoint) -> float:
     return moved
 
 
-def _rationale(
-    chosen: Candidate, candidates: list[Candidate], points: list[PrincipalPoint]
-) -> str:
+def _rationale(chosen: Candidate, candidates: list[Candidate], points: list[PrincipalPoint]) -> str:
     where = "refined" if chosen.principal_point else "kept at the image centre"
     text = f"{chosen.model}, principal point {where}"
     if len(candidates) == 1:
@@ -269,7 +265,9 @@ def _rationale(
     if others:
         best = min(others, key=lambda c: c.bic)
         against = "kept at the centre" if chosen.principal_point else "refined"
-        text += f": better by {best.bic - chosen.bic:.0f} in BIC than {best.model} with it {against}"
+        text += (
+            f": better by {best.bic - chosen.bic:.0f} in BIC than {best.model} with it {against}"
+        )
     if chosen.principal_point and points:
         x, y = points[0].offset_px
         text += f"; offset of the first camera ({x:.1f}, {y:.1f}) px"

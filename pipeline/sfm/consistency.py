@@ -53,9 +53,7 @@ def check_consistency(model: pycolmap.Reconstruction, table: TwoViewTable) -> Co
         ideal1 = _ideal(model, pair.image1, table.keypoints_px[pair.image1][pair.features[:, 0]])
         ideal2 = _ideal(model, pair.image2, table.keypoints_px[pair.image2][pair.features[:, 1]])
         identity = np.eye(3)
-        essential = fundamental_matrix(
-            identity, poses[pair.image1], identity, poses[pair.image2]
-        )
+        essential = fundamental_matrix(identity, poses[pair.image1], identity, poses[pair.image2])
         matches = np.concatenate([ideal1, ideal2], axis=1)
         distance = symmetric_epipolar_distance_px(essential, matches)
         if np.mean(distance < AGREE_ANGLE) < AGREE_SHARE:

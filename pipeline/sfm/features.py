@@ -15,7 +15,6 @@ from pipeline.progress import Progress
 from pipeline.sfm.config import SfmConfig
 
 
-
 @dataclass(frozen=True)
 class Features:
     """Features of one photo.

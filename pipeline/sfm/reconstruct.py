@@ -7,7 +7,7 @@ from typing import Any
 import pycolmap
 
 from pipeline.errors import InputError
-from pipeline.imaging.records import IngestRecord, load_ingest
+from pipeline.imaging.records import load_ingest
 from pipeline.progress import Progress
 from pipeline.sfm.calibration import calibrate
 from pipeline.sfm.colmap import quiet
@@ -73,9 +73,7 @@ def reconstruct(
     return SfmResult(model, report)
 
 
-def _choose_pairs(
-    database: Path, image_ids: list[int], config: SfmConfig, seed: int
-) -> list[Pair]:
+def _choose_pairs(database: Path, image_ids: list[int], config: SfmConfig, seed: int) -> list[Pair]:
     if len(image_ids) <= config.exhaustive_limit:
         return exhaustive_pairs(len(image_ids))
     return sparse_pairs(database, image_ids, config.neighbours, seed)

@@ -37,9 +37,7 @@ def load_model(sfm_dir: Path) -> pycolmap.Reconstruction:
     return pycolmap.Reconstruction(str(sfm_dir / "sparse"))
 
 
-def registered_views(
-    model: pycolmap.Reconstruction, ingest: IngestRecord
-) -> list[RegisteredView]:
+def registered_views(model: pycolmap.Reconstruction, ingest: IngestRecord) -> list[RegisteredView]:
     """Registered photos in the order of the ingest record, which is by name."""
     image_ids = {model.image(i).name: i for i in model.reg_image_ids()}
     views: list[RegisteredView] = []
@@ -68,9 +66,7 @@ def view_records(
         if index is None:
             reason = photo.reason or reasons.get(photo.name, "not registered")
         records.append(
-            ViewRecord(
-                index=index, name=photo.name, registered=index is not None, reason=reason
-            )
+            ViewRecord(index=index, name=photo.name, registered=index is not None, reason=reason)
         )
     return records
 

@@ -1,0 +1,49 @@
+"""Stage `scene`: registered photos to ideal views, cameras and a region of interest."""
+
+from pipeline.formats.views import save_views
+from pipeline.imaging.records import load_ingest
+from pipeline.sfm.colmap import quiet
+from pipeline.sfm.scene import SceneConfig, write_scene
+from pipeline.sfm.views import load_model, registered_views, unregistered_reasons, view_records
+from pipeline.store.files import write_json
+from pipeline.verdict import Verdict
+from stages.base import Stage, StageContext
+
+
+def run(ctx: StageContext) -> Verdict:
+    """Write `image/`, `mask/`, `cameras_colmap.npz`, `views.json`, `scene.json`, `sparse.npz`."""
+    quiet()
+    ingest = load_ingest(ctx.inputs["ingest"] / "ingest.json")
+    model = load_model(ctx.inputs["sfm"])
+    views = registered_views(model, ingest)
+    scene = write_scene(
+        model, views, ctx.inputs["ingest"], ctx.out, ctx.config, ctx.seed, ctx.progress
+    )
+    reasons = unregistered_reasons(ctx.inputs["sfm"])
+    save_views(ctx.out / "views.json", view_records(ingest, views, reasons))
+    report = scene.report
+    verdict = Verdict.from_warnings(
+        scene.warnings,
+        views=report["views"],
+        size_px=f"{report['width']}x{report['height']}",
+        region_source=report["region_source"],
+        radius=report["radius"],
+        camera_distance_radii=round(report["camera_distance_radii"], 2),
+        points_inside_fraction=round(report["points_inside_fraction"], 3),
+    )
+    write_json(
+        ctx.out / "scene.json",
+        {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
+    )
+    return verdict
+
+
+STAGE = Stage(
+    name="scene",
+    version=1,
+    config_type=SceneConfig,
+    inputs=("ingest", "sfm"),
+    run=run,
+    description="undistorted views of one size, cameras and the region of interest",
+    results=("image", "mask", "cameras_colmap.npz", "views.json"),
+)
