@@ -39,7 +39,7 @@ NOTABLY_WORSE = 1.1
 class EvaluateConfig(StageConfig):
     """Options of the evaluation; fractions of lengths are fractions of the object's radius."""
 
-    views: int = Field(5, ge=1, le=100, description="views rendered and compared with their photos")
+    views: int = Field(4, ge=1, le=100, description="views rendered and compared with their photos")
     max_side_px: int = Field(
         240, ge=32, le=4096, description="renders are shrunk to this longer side, in pixels"
     )
