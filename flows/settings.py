@@ -23,14 +23,11 @@ class _Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="Source of every random draw.")
 
 
-Settings: Any = create_model(
-    "Settings",
-    __base__=_Settings,
-    **{
-        name: (stage.config_type, Field(default_factory=stage.config_type))
-        for name, stage in STAGES.items()
-    },
-)
+_SECTIONS: dict[str, Any] = {
+    name: (stage.config_type, Field(default_factory=stage.config_type))
+    for name, stage in STAGES.items()
+}
+Settings: Any = create_model("Settings", __base__=_Settings, **_SECTIONS)
 """All options of a run: `seed`, and one section a stage."""
 
 

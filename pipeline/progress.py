@@ -11,7 +11,7 @@ class Progress(Protocol):
     """Listener for progress of one stage."""
 
     def advance(self, phase: str, done: int, total: int, **figures: float) -> None:
-        """`done` of `total` steps of `phase` are finished; `figures` are worth showing beside it."""
+        """`done` of `total` steps of `phase` are finished; `figures` are shown beside it."""
 
     def note(self, text: str) -> None:
         """Something that a user reads with interest, on one line."""

@@ -11,7 +11,7 @@ class Verdict(BaseModel):
     Attributes:
         status: `ok`, or `warn` where a user should look before trusting the result.
         reasons: one sentence each, for a reader who has not seen the logs; required for `warn`.
-        figures: the few numbers that characterise the result, JSON-serialisable, units in the names.
+        figures: the few numbers that characterise the result, plain data, units in the names.
         settings: what the stage decided for itself (device used, chunk size), for the manifest.
     """
 

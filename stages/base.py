@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,18 @@ class StageContext:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the pipeline.
+    """One step of the pipeline; the work itself is `run(ctx) -> Verdict` in `stages/<name>.py`.
+
+    That module is imported when the stage runs, not before: it may take seconds to load torch or
+    Open3D, and `porf status` must not wait for them.
 
     Attributes:
         name: as users type it.
         version: raised whenever the same inputs and options would give another result.
         config_type: the stage's options.
         inputs: names of the stages whose artifacts it reads.
+        description: one line for users.
         external: roles of user files it reads; their content is part of the key.
-        run: does the work; fills `ctx.out`, returns a verdict.
-        description: one line for `porf status` and the documentation.
         results: names inside the artifact that users find at the top of their output folder.
         check: looks at the user's files before anything runs, so that a mistyped path is told in
             the first second and not after an hour; takes the external files and the options.
@@ -57,8 +60,12 @@ class Stage:
     version: int
     config_type: type[StageConfig]
     inputs: tuple[str, ...]
-    run: Callable[[StageContext], Verdict]
     description: str
     external: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Path], Any], None] | None = None
+
+    def run(self, ctx: StageContext) -> Verdict:
+        """Fill `ctx.out` and judge the result."""
+        verdict: Verdict = import_module(f"stages.{self.name}").run(ctx)
+        return verdict

@@ -14,8 +14,8 @@ from pipeline.formats.idr import IdrCameras, load_idr_cameras
 from pipeline.formats.matches import load_matches
 from pipeline.formats.views import ViewRecord, load_views, registered_names
 from pipeline.imaging.records import IngestRecord, load_ingest
+from pipeline.metrics.config import EvaluateConfig
 from pipeline.metrics.evaluation import (
-    EvaluateConfig,
     Findings,
     describe_alignment,
     frames_of,
@@ -24,10 +24,11 @@ from pipeline.metrics.evaluation import (
     measure_poses,
     measure_renders,
     measure_surface,
+    surface_protocol,
     truth_unit,
 )
 from pipeline.metrics.poses import PoseErrors
-from pipeline.metrics.surface import ObjectSphere, Viewers, check_camera_scale
+from pipeline.metrics.surface import Viewers
 from pipeline.metrics.truth import (
     Assignment,
     TrueCameras,
@@ -39,7 +40,7 @@ from pipeline.porf.gate import with_heldout_marks
 from pipeline.porf.trained import load_trained
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -66,19 +67,6 @@ def run(ctx: StageContext) -> Verdict:
     verdict = Verdict.from_warnings(findings.warnings, **findings.figures)
     verdict.settings["device"] = str(model.device)
     return verdict
-
-
-def check(external: Mapping[str, Path], config: EvaluateConfig) -> None:
-    """Refuse unusable ground truth before anything runs.
-
-    Raises:
-        InputError: a file that is no camera file or no mesh, or cameras and a mesh whose scales
-            cannot belong together.
-    """
-    truth = _true_cameras(external)
-    mesh = _true_mesh(external)
-    if truth is not None and mesh is not None:
-        check_camera_scale(truth.cameras.c2w[:, :3, 3], ObjectSphere.of(np.asarray(mesh.vertices)))
 
 
 def _measure_against_truth(
@@ -109,7 +97,7 @@ def _measure_against_truth(
             viewers,
             errors,
             unit,
-            config.surface_protocol(),
+            surface_protocol(config),
             ctx.progress,
         )
     if truth is None and true_mesh is None:
@@ -161,16 +149,3 @@ def _check_counts(names: list[str], estimates: dict[str, IdrCameras]) -> None:
                 f"{len(names)} registered views, but {len(cameras)} {who} cameras",
                 hint="run the stages `scene` and `train` again on the same photos",
             )
-
-
-STAGE = Stage(
-    name="evaluate",
-    version=1,
-    config_type=EvaluateConfig,
-    inputs=("ingest", "scene", "matches", "train", "mesh"),
-    external=("ground_truth", "ground_truth_mesh"),
-    run=run,
-    description="errors against ground truth where it is given, held-out and image measures",
-    results=("metrics.json", "renders"),
-    check=check,
-)

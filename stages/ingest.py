@@ -1,10 +1,10 @@
 """Stage `ingest`: the user's folder to upright RGB photos of bounded size."""
 
 from pipeline.errors import InputError
-from pipeline.imaging.ingest import IngestConfig, ingest_photos
+from pipeline.imaging.ingest import ingest_photos
 from pipeline.imaging.records import save_ingest
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -25,14 +25,3 @@ def run(ctx: StageContext) -> Verdict:
         with_focal_length=sum(photo.focal_px is not None for photo in used),
         with_gps=sum(photo.gps is not None for photo in used),
     )
-
-
-STAGE = Stage(
-    name="ingest",
-    version=1,
-    config_type=IngestConfig,
-    inputs=(),
-    external=("photos", "masks"),
-    run=run,
-    description="photos checked, turned upright and brought to a bounded size",
-)

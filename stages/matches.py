@@ -8,11 +8,12 @@ from pipeline.formats.idr import load_idr_cameras
 from pipeline.formats.matches import save_matches
 from pipeline.imaging.records import load_ingest
 from pipeline.sfm.colmap import quiet
-from pipeline.sfm.match_export import MatchesConfig, both_directions, collect_matches
+from pipeline.sfm.config import MatchesConfig
+from pipeline.sfm.match_export import both_directions, collect_matches
 from pipeline.sfm.views import load_model, registered_views
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -48,14 +49,3 @@ def run(ctx: StageContext) -> Verdict:
     write_json(ctx.out / "matches.json", {**figures, "options": config.model_dump(mode="json")})
     warnings = [f"no matches for {', '.join(lonely)}"] if lonely else []
     return Verdict.from_warnings(warnings, **figures)
-
-
-STAGE = Stage(
-    name="matches",
-    version=1,
-    config_type=MatchesConfig,
-    inputs=("ingest", "sfm", "scene"),
-    run=run,
-    description="verified matches in undistorted pixels, by view, from both sides",
-    results=("colmap_matches",),
-)

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pipeline.porf.trained import load_trained
 
+from pipeline.porf.trained import load_trained
 from pipeline.store.files import write_json
-from pipeline.surface.build import MeshConfig, build_surface
+from pipeline.surface.build import build_surface
+from pipeline.surface.config import MeshConfig
 from pipeline.surface.save import mean_camera_up, save_surface
 from pipeline.surface.views import open_views
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -79,14 +80,3 @@ def _up(scene: dict[str, Any], c2w: NDArray) -> tuple[NDArray, str]:
 
 def _short(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: figures[name] for name in ("vertices", "faces", "pieces", "watertight")}
-
-
-STAGE = Stage(
-    name="mesh",
-    version=1,
-    config_type=MeshConfig,
-    inputs=("scene", "train"),
-    run=run,
-    description="the trained field as a cleaned, coloured mesh",
-    results=("mesh.ply", "mesh.glb", "mesh.json"),
-)

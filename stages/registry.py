@@ -1,14 +1,86 @@
-"""All stages, in the order of the data's way."""
+"""All stages and how they hang together, in the order of the data's way."""
 
 from pipeline.errors import InputError
+from pipeline.imaging.config import IngestConfig
+from pipeline.metrics.config import EvaluateConfig
+from pipeline.porf.config import TrainConfig
+from pipeline.report.config import ReportConfig
+from pipeline.sfm.config import MatchesConfig, SceneConfig, SfmConfig
 from pipeline.suggest import nearest
-from stages import evaluate, ingest, matches, mesh, report, scene, sfm, train
+from pipeline.surface.config import MeshConfig
 from stages.base import Stage
+from stages.checks import check_ground_truth, check_photos
 
-STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE
-    for module in (ingest, sfm, scene, matches, train, mesh, evaluate, report)
-}
+_IN_ORDER = (
+    Stage(
+        name="ingest",
+        version=1,
+        config_type=IngestConfig,
+        inputs=(),
+        external=("photos", "masks"),
+        description="photos checked, turned upright and brought to a bounded size",
+        check=check_photos,
+    ),
+    Stage(
+        name="sfm",
+        version=1,
+        config_type=SfmConfig,
+        inputs=("ingest",),
+        description="camera poses, self-calibrated intrinsics and sparse points",
+    ),
+    Stage(
+        name="scene",
+        version=1,
+        config_type=SceneConfig,
+        inputs=("ingest", "sfm"),
+        description="undistorted views of one size, cameras and the region of interest",
+        results=("image", "mask", "cameras_colmap.npz", "views.json"),
+    ),
+    Stage(
+        name="matches",
+        version=1,
+        config_type=MatchesConfig,
+        inputs=("ingest", "sfm", "scene"),
+        description="verified matches in undistorted pixels, by view, from both sides",
+        results=("colmap_matches",),
+    ),
+    Stage(
+        name="train",
+        version=1,
+        config_type=TrainConfig,
+        inputs=("scene", "matches"),
+        description="joint training of cameras (PoRF) and surface",
+        results=("cameras_refine_porf.npz", "refined_pose.txt"),
+    ),
+    Stage(
+        name="mesh",
+        version=1,
+        config_type=MeshConfig,
+        inputs=("scene", "train"),
+        description="the trained field as a cleaned, coloured mesh",
+        results=("mesh.ply", "mesh.glb"),
+    ),
+    Stage(
+        name="evaluate",
+        version=1,
+        config_type=EvaluateConfig,
+        inputs=("ingest", "scene", "matches", "train", "mesh"),
+        external=("ground_truth", "ground_truth_mesh"),
+        description="errors against ground truth where it is given, held-out and image measures",
+        results=("metrics.json",),
+        check=check_ground_truth,
+    ),
+    Stage(
+        name="report",
+        version=1,
+        config_type=ReportConfig,
+        inputs=("ingest", "sfm", "matches", "scene", "train", "mesh", "evaluate"),
+        description="one page about the run, with its pictures",
+        results=("report.html",),
+    ),
+)
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _IN_ORDER}
 
 
 def find_stage(name: str) -> Stage:

@@ -1,14 +1,9 @@
 """Stage `report`: one HTML page about the run."""
 
-from pipeline.config import StageConfig
 from pipeline.report.build import build_report
 from pipeline.report.data import gather, run_title
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
-
-
-class ReportConfig(StageConfig):
-    """The report has no options."""
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -17,14 +12,3 @@ def run(ctx: StageContext) -> Verdict:
     path = build_report(data, ctx.out, ctx.progress)
     pictures = len(list((ctx.out / "pictures").glob("*.png")))
     return Verdict(figures={"size_mb": round(path.stat().st_size / 1e6, 2), "pictures": pictures})
-
-
-STAGE = Stage(
-    name="report",
-    version=1,
-    config_type=ReportConfig,
-    inputs=("ingest", "sfm", "matches", "scene", "train", "mesh", "evaluate"),
-    run=run,
-    description="one page about the run, with its pictures",
-    results=("report.html", "pictures"),
-)

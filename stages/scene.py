@@ -3,11 +3,11 @@
 from pipeline.formats.views import save_views
 from pipeline.imaging.records import load_ingest
 from pipeline.sfm.colmap import quiet
-from pipeline.sfm.scene import SceneConfig, write_scene
+from pipeline.sfm.scene import write_scene
 from pipeline.sfm.views import load_model, registered_views, unregistered_reasons, view_records
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -36,14 +36,3 @@ def run(ctx: StageContext) -> Verdict:
         {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
     )
     return verdict
-
-
-STAGE = Stage(
-    name="scene",
-    version=1,
-    config_type=SceneConfig,
-    inputs=("ingest", "sfm"),
-    run=run,
-    description="undistorted views of one size, cameras and the region of interest",
-    results=("image", "mask", "cameras_colmap.npz", "views.json"),
-)

@@ -1,12 +1,11 @@
 """Stage `sfm`: upright photos to calibrated cameras and sparse points."""
 
 from pipeline.imaging.records import load_ingest
-from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.reconstruct import reconstruct
 from pipeline.sfm.report import warnings_of
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -31,13 +30,3 @@ def run(ctx: StageContext) -> Verdict:
         {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
     )
     return verdict
-
-
-STAGE = Stage(
-    name="sfm",
-    version=1,
-    config_type=SfmConfig,
-    inputs=("ingest",),
-    run=run,
-    description="camera poses, self-calibrated intrinsics and sparse points",
-)

@@ -1,11 +1,9 @@
 """Stage `train`: cameras and surface together, from a case in the PoRF data convention."""
 
 from pipeline.formats.case import load_case
-from pipeline.porf import artifacts
-from pipeline.porf.config import TrainConfig
 from pipeline.porf.trainer import train
 from pipeline.verdict import Verdict
-from stages.base import Stage, StageContext
+from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
@@ -13,14 +11,3 @@ def run(ctx: StageContext) -> Verdict:
     case = load_case(ctx.inputs["scene"], ctx.inputs["matches"])
     result = train(case, ctx.config, ctx.out, ctx.work, ctx.seed, ctx.progress)
     return result.verdict
-
-
-STAGE = Stage(
-    name="train",
-    version=1,
-    config_type=TrainConfig,
-    inputs=("scene", "matches"),
-    run=run,
-    description="joint training of cameras (PoRF) and surface",
-    results=(artifacts.CAMERAS_FILE, artifacts.POSES_FILE),
-)

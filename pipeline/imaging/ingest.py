@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline.config import NOT_IN_KEY, StageConfig
 from pipeline.errors import InputError
+from pipeline.imaging.config import IngestConfig
 from pipeline.imaging.decode import (
     FORMATS,
     DecodedPhoto,
@@ -30,20 +29,6 @@ from pipeline.progress import Progress
 MIN_PHOTOS = 3
 BLUR_RATIO = 0.1
 """A photo this much less sharp than the median of its set is pointed out."""
-
-
-class IngestConfig(StageConfig):
-    """Options of `ingest`."""
-
-    max_side_px: int = Field(
-        1600, ge=256, le=20000, description="photos are downscaled to this longer side, in pixels"
-    )
-    use_alpha: bool = Field(
-        True, description="take transparency as the mask where no folder of masks is given"
-    )
-    threads: int = Field(
-        4, ge=1, le=64, description="photos decoded at once", json_schema_extra=NOT_IN_KEY
-    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +65,21 @@ def ingest_photos(
     for warning in record.warnings:
         progress.warn(warning)
     return record
+
+
+def check_photo_folder(folder: Path) -> None:
+    """Refuse a folder in which no three files can be photos, without decoding any.
+
+    Raises:
+        InputError: no such folder, or fewer than three files named like images.
+    """
+    found = len(_photo_names(photo_files(folder)))
+    if found < MIN_PHOTOS:
+        what = "no images" if found == 0 else f"only {found} image{'s' * (found > 1)}"
+        raise InputError(
+            f"{what} in {folder}: expected at least {MIN_PHOTOS} photos, got {found}",
+            hint="take 20 or more overlapping photos all around the object",
+        )
 
 
 def photo_files(folder: Path) -> list[Path]:

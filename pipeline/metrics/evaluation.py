@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline.config import NOT_IN_KEY, StageConfig
 from pipeline.formats.idr import IdrCameras
 from pipeline.formats.matches import ViewMatches
 from pipeline.geometry.similarity import Similarity
+from pipeline.metrics.config import EvaluateConfig
 from pipeline.metrics.heldout import heldout_epipolar
 from pipeline.metrics.poses import PoseErrors, Summary, compare_poses
 from pipeline.metrics.renders import RenderedView, Renderer, render_view, spread_views
@@ -34,40 +33,6 @@ GROSS_ROTATION_DEG = 5.0
 GROSS_CAPPED_SHARE = 0.1
 LINE_LIKE = 0.01
 NOTABLY_WORSE = 1.1
-
-
-class EvaluateConfig(StageConfig):
-    """Options of the evaluation; fractions of lengths are fractions of the object's radius."""
-
-    views: int = Field(4, ge=1, le=100, description="views rendered and compared with their photos")
-    max_side_px: int = Field(
-        240, ge=32, le=4096, description="renders are shrunk to this longer side, in pixels"
-    )
-    rays_per_view: int = Field(
-        20_000, ge=500, le=4_000_000, description="rays a view that sample the seen surface"
-    )
-    spacing: float = Field(
-        0.01, gt=0, le=0.1, description="surface points are thinned to one in a cube of this edge"
-    )
-    cap: float = Field(0.2, gt=0, le=10, description="larger surface distances count as this one")
-    threshold: float = Field(
-        0.01, gt=0, le=1, description="surface distance below which a point counts as right"
-    )
-    margin_px: float = Field(
-        2.0, ge=0, le=50, description="rays nearer to the object's outline do not count, in pixels"
-    )
-    unit: str | None = Field(
-        None, max_length=20, description="unit of the ground truth, where its file names none"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where views are rendered", json_schema_extra=NOT_IN_KEY
-    )
-
-    def surface_protocol(self) -> SurfaceProtocol:
-        """The part that measures surfaces."""
-        return SurfaceProtocol(
-            self.spacing, self.cap, self.threshold, self.rays_per_view, self.margin_px
-        )
 
 
 @dataclass
@@ -284,3 +249,10 @@ def measure_renders(
     )
     findings.figures["psnr_db"] = round(float(np.mean(psnr_db)), 2)
     return rendered
+
+
+def surface_protocol(config: EvaluateConfig) -> SurfaceProtocol:
+    """The options that say how surfaces are measured."""
+    return SurfaceProtocol(
+        config.spacing, config.cap, config.threshold, config.rays_per_view, config.margin_px
+    )

@@ -3,7 +3,7 @@
 import os
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import NOT_IN_KEY, StageConfig
 
@@ -42,4 +42,36 @@ class SfmConfig(StageConfig):
         ge=1,
         description="CPU threads",
         json_schema_extra=NOT_IN_KEY,
+    )
+
+
+class SceneConfig(StageConfig):
+    """Options of `scene`."""
+
+    roi_center: tuple[float, float, float] | None = Field(
+        None, description="centre of the region of interest, world units; needs roi_radius"
+    )
+    roi_radius: float | None = Field(
+        None, gt=0, description="radius of the region of interest, world units"
+    )
+    roi_scale: float = Field(
+        1.0, gt=0, le=10, description="factor on the radius that was found or given"
+    )
+    use_masks: bool = Field(True, description="find the region of interest from masks, if given")
+
+    @model_validator(mode="after")
+    def _centre_needs_radius(self) -> "SceneConfig":
+        if self.roi_center is not None and self.roi_radius is None:
+            raise ValueError("roi_center needs roi_radius")
+        return self
+
+
+class MatchesConfig(StageConfig):
+    """Options of `matches`."""
+
+    min_matches: int = Field(
+        15, ge=1, description="pairs of views with fewer verified matches are left out"
+    )
+    heldout_fraction: float = Field(
+        0.1, ge=0, le=0.5, description="share of the matches kept out of every optimisation"
     )

@@ -7,25 +7,13 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline.config import StageConfig
 from pipeline.errors import InputError
 from pipeline.formats.matches import ViewMatches
+from pipeline.sfm.config import MatchesConfig
 from pipeline.sfm.twoview import TwoViewTable, VerifiedPair, read_two_views
 from pipeline.sfm.undistortion import undistort_points_px
 from pipeline.sfm.views import RegisteredView
-
-
-class MatchesConfig(StageConfig):
-    """Options of `matches`."""
-
-    min_matches: int = Field(
-        15, ge=1, description="pairs of views with fewer verified matches are left out"
-    )
-    heldout_fraction: float = Field(
-        0.1, ge=0, le=0.5, description="share of the matches kept out of every optimisation"
-    )
 
 
 @dataclass(frozen=True)

@@ -7,40 +7,18 @@ from typing import Any
 import numpy as np
 import pycolmap
 from PIL import Image
-from pydantic import Field, model_validator
 
-from pipeline.config import StageConfig
 from pipeline.errors import InputError
 from pipeline.formats.idr import IdrCameras, make_scale_mat, save_idr_cameras
 from pipeline.imaging.ingest import write_png
 from pipeline.imaging.masks import binary
 from pipeline.progress import Progress
+from pipeline.sfm.config import SceneConfig
 from pipeline.sfm.frusta import Frusta, inscribed_radii, seen_by, sphere_share_of_views
 from pipeline.sfm.hull import MaskView
 from pipeline.sfm.region import Region, SparsePoints, find_region
 from pipeline.sfm.undistortion import Layout, plan_layout, resample, sampling_map
 from pipeline.sfm.views import RegisteredView
-
-
-class SceneConfig(StageConfig):
-    """Options of `scene`."""
-
-    roi_center: tuple[float, float, float] | None = Field(
-        None, description="centre of the region of interest, world units; needs roi_radius"
-    )
-    roi_radius: float | None = Field(
-        None, gt=0, description="radius of the region of interest, world units"
-    )
-    roi_scale: float = Field(
-        1.0, gt=0, le=10, description="factor on the radius that was found or given"
-    )
-    use_masks: bool = Field(True, description="find the region of interest from masks, if given")
-
-    @model_validator(mode="after")
-    def _centre_needs_radius(self) -> "SceneConfig":
-        if self.roi_center is not None and self.roi_radius is None:
-            raise ValueError("roi_center needs roi_radius")
-        return self
 
 
 @dataclass(frozen=True)

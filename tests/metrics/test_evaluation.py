@@ -4,7 +4,8 @@ from PIL import Image
 
 from pipeline.formats.idr import IdrCameras
 from pipeline.geometry.cameras import project
-from pipeline.metrics.evaluation import EvaluateConfig, frames_of, truth_unit
+from pipeline.metrics.config import EvaluateConfig
+from pipeline.metrics.evaluation import frames_of, truth_unit
 from pipeline.metrics.heldout import EpipolarSummary
 from pipeline.metrics.renders import (
     error_picture,

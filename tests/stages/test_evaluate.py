@@ -21,11 +21,11 @@ from pipeline.formats.views import ViewRecord, save_views
 from pipeline.geometry.cameras import project
 from pipeline.geometry.similarity import Similarity
 from pipeline.imaging.records import IngestRecord, PhotoRecord, save_ingest
-from pipeline.metrics.evaluation import EvaluateConfig
+from pipeline.metrics.config import EvaluateConfig
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.trainer import train
 from stages.base import StageContext
-from stages.evaluate import STAGE
+from stages.registry import STAGES
 from tests.surface.analytic_scene import CENTRES, HEIGHT, RADII, WIDTH, K, ring, write_scene
 
 VIEWS = 8
@@ -82,15 +82,15 @@ class Case:
 
     def evaluate(self, tmp_path: Path, mesh: trimesh.Trimesh | None = None, **external: Path):
         """Run the stage, perhaps with another reconstructed mesh; (verdict, metrics, out)."""
-        inputs = {name: self.root / name for name in STAGE.inputs}
+        inputs = {name: self.root / name for name in STAGES["evaluate"].inputs}
         if mesh is not None:
             inputs["mesh"] = tmp_path / "mesh"
             inputs["mesh"].mkdir()
             mesh.export(inputs["mesh"] / "mesh.ply")
         out = tmp_path / "out"
         out.mkdir()
-        STAGE.check(external, CONFIG)
-        verdict = STAGE.run(StageContext(inputs, external, CONFIG, out, tmp_path))
+        STAGES["evaluate"].check(external, CONFIG)
+        verdict = STAGES["evaluate"].run(StageContext(inputs, external, CONFIG, out, tmp_path))
         return verdict, json.loads((out / "metrics.json").read_text()), out
 
     @property
@@ -109,7 +109,7 @@ def case(tmp_path_factory) -> Case:
     intrinsics = np.tile(K, (VIEWS, 1, 1))
     centre = TO_WORLD.apply_points(np.zeros((1, 3)))[0]
     world = IdrCameras(intrinsics, world_c2w, make_scale_mat(centre, 0.25))
-    for name in (*STAGE.inputs, "truth"):
+    for name in (*STAGES["evaluate"].inputs, "truth"):
         (root / name).mkdir()
     write_scene(root / "scene", truth_c2w)
     save_idr_cameras(root / "scene/cameras_colmap.npz", world)
@@ -270,9 +270,9 @@ def test_bad_truth_is_refused_before_anything_runs(case, tmp_path):
     millimetres.apply_scale(1000)
     millimetres.export(tmp_path / "mm.ply")
     with pytest.raises(InputError, match="metres and millimetres"):
-        STAGE.check({**case.truth, "ground_truth_mesh": tmp_path / "mm.ply"}, CONFIG)
+        STAGES["evaluate"].check({**case.truth, "ground_truth_mesh": tmp_path / "mm.ply"}, CONFIG)
     (tmp_path / "empty.npz").write_bytes(b"")
     with pytest.raises(InputError, match=r"empty\.npz"):
-        STAGE.check({"ground_truth": tmp_path / "empty.npz"}, CONFIG)
-    STAGE.check(case.truth, CONFIG)
-    STAGE.check({}, CONFIG)
+        STAGES["evaluate"].check({"ground_truth": tmp_path / "empty.npz"}, CONFIG)
+    STAGES["evaluate"].check(case.truth, CONFIG)
+    STAGES["evaluate"].check({}, CONFIG)

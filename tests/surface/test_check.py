@@ -7,9 +7,10 @@ from analytic_scene import balls, make_views
 from pipeline.errors import InputError
 from pipeline.geometry.raycast import RayScene
 from pipeline.progress import NullProgress
-from pipeline.surface.build import MeshConfig, build_surface
+from pipeline.surface.build import build_surface
 from pipeline.surface.check import measure_shape, shape_warnings
 from pipeline.surface.clean import Cleaning, clip_to_sphere
+from pipeline.surface.config import MeshConfig
 from pipeline.surface.extract import extract_mesh
 from pipeline.surface.views import back_facing_fraction
 

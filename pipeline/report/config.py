@@ -1,0 +1,7 @@
+"""Options of `report`."""
+
+from pipeline.config import StageConfig
+
+
+class ReportConfig(StageConfig):
+    """The report has no options."""

@@ -1,0 +1,39 @@
+"""Options of `mesh`."""
+
+from pydantic import Field
+
+from pipeline.config import NOT_IN_KEY, StageConfig
+
+
+class MeshConfig(StageConfig):
+    """Options of the stage `mesh`."""
+
+    resolution: int = Field(
+        256, ge=32, le=2048, multiple_of=8, description="lattice cells along the region's diameter"
+    )
+    lipschitz: float = Field(
+        1.5, ge=1.0, le=20.0, description="largest slope of the field; larger is safer and slower"
+    )
+    views_needed: int = Field(
+        2, ge=0, description="surface that fewer photos see is removed; 0 keeps all"
+    )
+    min_component_fraction: float = Field(
+        0.02, ge=0.0, le=1.0, description="pieces below this share of the largest one are removed"
+    )
+    min_component_points: int = Field(
+        30, ge=1, description="small pieces stay if this many sparse points lie on them"
+    )
+    use_masks: bool = Field(True, description="remove what masks rule out, where there are masks")
+    mask_margin: float = Field(
+        0.01, ge=0.0, le=0.2, description="masks are widened by this share of the image width"
+    )
+    blended_views: int = Field(3, ge=1, le=16, description="photos blended for a vertex's colour")
+    device: str = Field(
+        "auto",
+        description="auto, cpu or cuda",
+        json_schema_extra=NOT_IN_KEY,
+        pattern="auto|cpu|cuda.*",
+    )
+    chunk_points: int = Field(
+        1 << 16, ge=1, description="points evaluated at a time", json_schema_extra=NOT_IN_KEY
+    )

@@ -1,0 +1,40 @@
+"""What can be told about the user's files before anything runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.imaging.config import IngestConfig
+from pipeline.metrics.config import EvaluateConfig
+
+
+def check_photos(external: Mapping[str, Path], config: IngestConfig) -> None:
+    """Refuse a missing or empty folder of photos, and a missing folder of masks.
+
+    Raises:
+        InputError: says which.
+    """
+    from pipeline.imaging.ingest import check_photo_folder  # noqa: PLC0415  (loads OpenCV)
+
+    if "photos" not in external:
+        raise InputError("no folder of photos was given")
+    check_photo_folder(external["photos"])
+    masks = external.get("masks")
+    if masks is not None and not masks.is_dir():
+        raise InputError(f"the folder of masks {masks} does not exist", hint="check the path")
+
+
+def check_ground_truth(external: Mapping[str, Path], config: EvaluateConfig) -> None:
+    """Refuse unusable ground truth: no camera file, no mesh, or not of these photos.
+
+    Raises:
+        InputError: says which.
+    """
+    cameras, mesh = external.get("ground_truth"), external.get("ground_truth_mesh")
+    if cameras is None and mesh is None:
+        return
+    from pipeline.metrics.precheck import check_truth_files  # noqa: PLC0415  (loads trimesh)
+
+    photos = external.get("photos")
+    names = [p.name for p in photos.iterdir() if p.is_file()] if photos else None
+    check_truth_files(cameras, mesh, names)
