@@ -48,11 +48,12 @@ def read_tags(image: Image.Image) -> PhotoTags:
         gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     except Exception:  # the parser raises nearly anything on damaged blocks
         return PhotoTags()
-    orientation = exif.get(_ORIENTATION)
+    stored = exif.get(_ORIENTATION)
+    orientation = stored if isinstance(stored, int) and 1 <= stored <= 8 else 1
     return PhotoTags(
         make=_text(exif.get(_TAGS.Make)),
         model=_text(exif.get(_TAGS.Model)),
-        orientation=orientation if orientation in range(1, 9) else 1,
+        orientation=orientation,
         focal_mm=_positive(detail.get(_TAGS.FocalLength)),
         focal_35mm=_positive(detail.get(_TAGS.FocalLengthIn35mmFilm)),
         focal_plane_px_per_mm=_focal_plane_resolution(detail),

@@ -22,7 +22,7 @@ def exhaustive_pairs(count: int) -> list[Pair]:
 
 def sequential_pairs(count: int, neighbours: int) -> set[Pair]:
     """Each photo with the next `neighbours` by name, and with those 2, 4, 8, … steps further."""
-    pairs = set()
+    pairs: set[Pair] = set()
     for i in range(count):
         steps = set(range(1, neighbours + 1))
         steps.update(neighbours * 2**power for power in range(1, 8))

@@ -16,7 +16,7 @@ from pipeline.sfm.twoview import TwoViewTable
 
 FEW_FEATURES = 100
 CONTRADICTION_WARN = 0.2
-ROTATION_WARN_DEG = 0.3
+ROTATION_WARN_DEG = 0.5
 REPROJECTION_WARN_PX = 1.5
 
 
