@@ -8,7 +8,7 @@ UNSEEN_WARN = 0.15
 
 def advice(data: ReportData) -> list[str]:
     """One sentence each; empty where nothing stands out."""
-    rules = (_unregistered, _kept_cameras, _unseen, _cut)
+    rules = (_unregistered, _kept_cameras, _unseen)
     return [text for rule in rules if (text := rule(data))]
 
 
@@ -42,9 +42,3 @@ def _unseen(data: ReportData) -> str | None:
         f"{percent(share)} of the trained surface is seen by fewer than two photos and was cut "
         "away: photograph the object from those sides too (often from above, or from low down)."
     )
-
-
-def _cut(data: ReportData) -> str | None:
-    if not any("scene.roi" in reason for s in data.stages for reason in s.reasons):
-        return None
-    return "If the object is larger than the region of interest, give a larger one by hand."

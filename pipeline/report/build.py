@@ -28,6 +28,7 @@ from pipeline.report.words import number
 MAX_BYTES = 15_000_000
 SIDES = 8
 MAX_VIEWS = 6
+UNCHANGED_DEG = 1e-6
 _OUT_FRAME = (190, 120, 20)
 _CANDIDATE_NAMES = {
     "input": "given cameras",
@@ -198,7 +199,7 @@ def _camera_charts(data: ReportData) -> list[Chart]:
         charts.append(before_after("heldout_epipolar", title, labels, errors))
     charts += _true_error_chart(data)
     change = data.pose_change()
-    if change is not None and change[0].any():
+    if change is not None and change[0].max() > UNCHANGED_DEG:
         rotation_deg, moved = change
         charts.append(bars_per_view("rotation_change", "Rotation by refinement (°)", rotation_deg))
         title = f"Movement by refinement ({data.unit_label})"

@@ -116,7 +116,7 @@ def training_charts(history: dict[str, NDArray]) -> list[Chart]:
 
 
 def _history_chart(column: str, steps: NDArray, values: NDArray) -> Chart:
-    spans_decades = values.min() > 0 and values.max() / values.min() > 30
+    spans_decades = values.min() > 0 and 30 < values.max() / values.min() < 1e6
 
     def paint(axes: Axes) -> None:
         axes.plot(steps, values, color=BLUE)

@@ -137,7 +137,8 @@ def gather(
     Raises:
         InputError: a file is there but damaged.
     """
-    data = ReportData(title, stages=[_stage_record(n, m) for n, m in manifests.items()])
+    records = [_stage_record(name, manifest) for name, manifest in manifests.items()]
+    data = ReportData(title, stages=sorted(records, key=lambda record: record.started_at))
     scene, train = inputs.get("scene"), inputs.get("train")
     images = sorted_images(scene / "image") if scene and (scene / "image").is_dir() else []
     data.image_size = common_size(images[:1]) if images else None

@@ -1,6 +1,7 @@
 """The HTML page, from data, charts and pictures."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,8 +13,9 @@ from markupsafe import Markup
 from pipeline.report.advice import advice
 from pipeline.report.charts import Chart
 from pipeline.report.data import ReportData, StageRecord
+from pipeline.report.facts import mesh_facts, removals, sfm_facts
 from pipeline.report.summary import headline, metric_rows, subtitle, warnings
-from pipeline.report.words import duration, memory, number, percent, plain_name
+from pipeline.report.words import duration, memory, number, told
 
 
 @dataclass
@@ -29,28 +31,6 @@ class PageParts:
     scene3d: dict[str, Any] = field(default_factory=dict)
 
 
-_MESH_FACTS = {
-    "vertices": "Vertices",
-    "faces": "Faces",
-    "pieces": "Separate pieces",
-    "watertight": "Closed everywhere",
-    "open_edges": "Open edges",
-    "coloured_fraction": "Vertices that a photo sees",
-    "area": "Area",
-    "cell_normalised": "Lattice cell (radii of the region)",
-}
-_SFM_FACTS = {
-    "mean_reprojection_error_px": "Reprojection error (px)",
-    "reprojection_error_px": "Reprojection error (px)",
-    "mean_track_length": "Views per point",
-    "track_length": "Views per point",
-    "points": "Sparse points",
-    "num_points": "Sparse points",
-    "camera_model": "Camera model",
-    "model": "Camera model",
-}
-
-
 def render_page(data: ReportData, parts: PageParts) -> str:
     """The whole page as one string; nothing in it is loaded from elsewhere."""
     context: dict[str, Any] = {
@@ -64,14 +44,15 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         "advice": advice(data),
         "scene_data": _embedded_json(parts.scene3d) if _worth_a_view(parts.scene3d) else None,
         "sides": parts.sides,
-        "mesh_rows": _mesh_rows(data),
-        "removals": _removals(data),
+        "mesh_rows": mesh_facts(data),
+        "removals": removals(data),
         "metrics": metric_rows(data),
         "metric_notes": [str(note) for note in data.metrics.get("notes", [])],
         "views": parts.views,
         "camera_text": _camera_text(data),
         "camera_charts": _charts(parts.camera_charts),
-        "sfm_rows": _rows(data.sfm, _SFM_FACTS),
+        "sfm_rows": sfm_facts(data),
+        "calibration": data.sfm.get("calibration", {}).get("rationale"),
         "training_charts": _charts(parts.training_charts),
         "photos": parts.photos,
         "photo_text": _photo_text(data),
@@ -92,11 +73,19 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         if present
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["code"] = _with_code
     return environment.from_string(_resource("report.html.j2")).render(context)
 
 
 def _resource(name: str) -> str:
     return (resources.files("pipeline.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _with_code(text: str) -> Markup:
+    """Escaped text in which `words` between backticks are set as code."""
+    parts = re.split(r"`([^`]+)`", text)
+    set_apart = [Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)]
+    return Markup("").join(set_apart)
 
 
 def _embedded_json(value: Any) -> Markup:
@@ -112,36 +101,6 @@ def _worth_a_view(scene3d: dict[str, Any]) -> bool:
 def _charts(charts: Sequence[Chart]) -> list[dict[str, Any]]:
     # the markup is matplotlib's, which escapes text
     return [{"title": chart.title, "svg": Markup(chart.svg)} for chart in charts]
-
-
-def _rows(facts: dict[str, Any], names: dict[str, str]) -> list[dict[str, str]]:
-    return [
-        {"name": name, "value": number(facts[key])}
-        for key, name in names.items()
-        if isinstance(facts.get(key), str | int | float | bool)
-    ]
-
-
-def _mesh_rows(data: ReportData) -> list[dict[str, str]]:
-    facts = dict(data.mesh_facts)
-    rows = _rows(facts, _MESH_FACTS)
-    if "bounds" in facts:
-        low, high = facts["bounds"]["low"], facts["bounds"]["high"]
-        sides = " x ".join(number(float(b - a)) for a, b in zip(low, high, strict=True))
-        rows.append({"name": "Size", "value": f"{sides} {data.unit_label}"})
-    return rows
-
-
-def _removals(data: ReportData) -> list[dict[str, str]]:
-    return [
-        {
-            "step": row["step"],
-            "why": row["why"],
-            "faces": number(row["faces"]),
-            "share": percent(row["area_fraction"]),
-        }
-        for row in data.mesh_facts.get("removed", [])
-    ]
 
 
 def _camera_text(data: ReportData) -> str | None:
@@ -182,7 +141,7 @@ def _stage_row(stage: StageRecord) -> dict[str, Any]:
 
 def _figures_in_short(figures: dict[str, Any], limit: int = 5) -> str:
     scalars = {k: v for k, v in figures.items() if isinstance(v, str | int | float | bool)}
-    shown = [f"{plain_name(name)} {number(value)}" for name, value in scalars.items()]
+    shown = [told(name, value) for name, value in scalars.items()]
     return ", ".join(shown[:limit])
 
 

@@ -143,7 +143,7 @@ def metric_rows(data: ReportData) -> list[MetricRow]:
             meaning = meaning.replace(f" of the cameras {WHO['refined']}", "")
         rows.append(
             MetricRow(
-                name=plain_name(stem if paired else name),
+                name=_capitalised(plain_name(stem if paired else name)),
                 before=with_unit(metrics[f"{stem}_sfm"]) if paired else "",
                 value=with_unit(metric),
                 meaning=meaning,
@@ -151,6 +151,10 @@ def metric_rows(data: ReportData) -> list[MetricRow]:
             )
         )
     return rows
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def with_unit(metric: dict[str, Any]) -> str:

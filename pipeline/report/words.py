@@ -62,6 +62,18 @@ def percent(fraction: float) -> str:
     return f"{fraction:.0%}" if fraction == 0 or fraction >= 0.1 else f"{fraction:.1%}"
 
 
+_WORDS = {"psnr": "PSNR", "ssim": "SSIM", "sfm": "SfM", "heldout": "held-out"}
+_SUFFIXES = {"px": " px", "deg": "°", "db": " dB", "mb": " MB", "s": " s", "percent": "%"}
+
+
 def plain_name(identifier: str) -> str:
-    """`rotation_error_mean` as `rotation error mean`."""
-    return identifier.replace("_", " ")
+    """`psnr_heldout_mean` as `PSNR held-out mean`."""
+    return " ".join(_WORDS.get(word, word) for word in identifier.split("_"))
+
+
+def told(identifier: str, value: Any) -> str:
+    """`heldout_error_px`, 0.3 as `held-out error 0.300 px`: units in names go behind the value."""
+    stem, _, suffix = identifier.rpartition("_")
+    if stem and suffix in _SUFFIXES:
+        return f"{plain_name(stem)} {number(value)}{_SUFFIXES[suffix]}"
+    return f"{plain_name(identifier)} {number(value)}"

@@ -68,7 +68,7 @@ def shape_warnings(shape: Shape, back_facing: float) -> list[str]:
     if shape.cut_flatness is not None and shape.cut_flatness > FLAT_CUT:
         warnings.append(
             "the surface is cut by the boundary of the region of interest, and not only where a "
-            "table ends: the object may be cut off; set a larger `scene.roi`"
+            "table ends: the object may be cut off; raise `scene.roi_scale`"
         )
     if back_facing > BACK_FACING_WARN:
         warnings.append(

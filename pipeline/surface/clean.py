@@ -77,7 +77,7 @@ class Cleaning:
 
 _HINTS = {
     "region": "the region of interest misses the object: look at it in the report, and set "
-    "`scene.roi` by hand",
+    "`scene.roi_center` and `scene.roi_radius` by hand",
     "masks": "check that the masks are white on the object, or set `mesh.use_masks` to false",
     "unseen": "the training has no surface where the cameras look: train longer, or look at "
     "renders and poses in the report; `mesh.views_needed=0` keeps unseen surface",

@@ -13,12 +13,14 @@ from pipeline.formats.idr import IdrCameras, make_scale_mat, save_idr_cameras, t
 from pipeline.formats.matches import ViewMatches, save_matches
 from pipeline.formats.views import ViewRecord, save_views
 from pipeline.progress import NullProgress
-from pipeline.surface.build import MeshConfig, build_surface
+from pipeline.surface.build import build_surface
+from pipeline.surface.config import MeshConfig
 from pipeline.surface.save import save_surface
 from pipeline.surface.views import open_views
 
 VIEWS = 12
 SCALE_MAT = make_scale_mat(np.array([4.0, -1.0, 2.0]), 2.5)
+ADVICE = "torn.jpg cannot be decoded; see `ingest.json` <b>"
 NASTY_NAME = 'IMG <b>&"07"</b> $x_1$ </script>.jpg'
 
 
@@ -50,7 +52,14 @@ def write_artifacts(root: Path) -> dict[str, Path]:
     _ingest(folders["ingest"])
     _write(
         folders["sfm"] / "sfm.json",
-        {"mean_reprojection_error_px": 0.41, "mean_track_length": 5.2, "camera_model": "OPENCV"},
+        {
+            "points": 400,
+            "track_length_mean": 5.2,
+            "reprojection_px": {"mean": 0.51, "median": 0.41},
+            "pairs": {"tried": 66, "verified": 24},
+            "cameras": {"1": {"model": "SIMPLE_RADIAL"}},
+            "calibration": {"rationale": "SIMPLE_RADIAL, principal point refined"},
+        },
     )
     _matches(folders["matches"])
     _train(folders["train"])
@@ -218,7 +227,9 @@ def manifests() -> dict[str, dict[str, Any]]:
             },
             "verdict": {
                 "status": "warn" if name == "ingest" else "ok",
-                "reasons": ["torn.jpg cannot be decoded"] if name == "ingest" else [],
+                "reasons": ["torn.jpg cannot be decoded; see `ingest.json` <b>"]
+                if name == "ingest"
+                else [],
                 "figures": {"photos": 14, "share": 0.857},
             },
             "paths": {"photos": "/somewhere/my <photos>"} if name == "ingest" else {},

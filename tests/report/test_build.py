@@ -85,6 +85,16 @@ def test_file_names_are_escaped(report, page):
     assert text.count("</script>") == 2  # the viewer and its data: no name ended one early
 
 
+def test_words_in_backticks_are_code_and_the_rest_is_escaped(report, page):
+    text = (report / "report.html").read_text(encoding="utf-8")
+    assert "see <code>ingest.json</code> &lt;b&gt;" in text
+
+
+def test_how_structure_from_motion_went(page):
+    for text in ("24 of 66", "0.410 px", "SIMPLE_RADIAL, principal point refined", "5.20"):
+        assert text in page.words, text
+
+
 def test_unregistered_photos_say_why(page):
     assert "too few matches" in page.words
     assert "cannot be decoded" in page.words

@@ -8,7 +8,7 @@ from PIL import Image
 from pipeline.report.charts import bars_per_view, match_matrix, training_charts
 from pipeline.report.pictures import Tile, contact_sheet, on_background, thumbnail, webp_uri
 from pipeline.report.shade import Studio
-from pipeline.report.words import duration, memory, number, percent, unit
+from pipeline.report.words import duration, memory, number, percent, plain_name, told, unit
 from pipeline.surface.decimate import DisplayMesh
 
 
@@ -34,12 +34,11 @@ def test_numbers(value, text):
 
 
 def test_words():
-    assert [duration(s) for s in (4.21, 42, 185, 7800)] == [
-        "4.2 s",
-        "42 s",
-        "3 min 5 s",
-        "2 h 10 min",
-    ]
+    times = [duration(seconds) for seconds in (4.21, 42, 185, 7800)]
+    assert times == ["4.2 s", "42 s", "3 min 5 s", "2 h 10 min"]
+    assert plain_name("psnr_heldout_mean") == "PSNR held-out mean"
+    assert told("heldout_error_px", 0.3) == "held-out error 0.300 px"
+    assert told("faces", 1200) == "faces 1\u202f200"
     assert [memory(mb) for mb in (0, 350, 2100)] == ["–", "350 MB", "2.1 GB"]
     assert [percent(f) for f in (0, 0.003, 0.12)] == ["0%", "0.3%", "12%"]
     assert [unit(u) for u in ("deg", "unknown", None, "mm")] == ["°", "scene units", "", "mm"]
