@@ -133,7 +133,7 @@ def _viewers(
         truth.cameras.c2w[assignment.truths],
         truth.cameras.scale_mat,
     )
-    now = np.array([sizes[names[view]] for view in assignment.views])
+    now = np.array([sizes.get(names[view], (0, 0)) for view in assignment.views])
     return Viewers(cameras.K, cameras.c2w, frames_of(cameras, now))
 
 
