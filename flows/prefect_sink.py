@@ -1,5 +1,6 @@
 """What Prefect's UI shows of a run beside its states: progress, log lines, the report."""
 
+import contextvars
 import logging
 import threading
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ class PrefectSink:
         self._artifact = artifact
         self._latest = (0.0, f"{stage}: starts")
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._send, daemon=True)
+        context = contextvars.copy_context()  # which server to talk to is part of it
+        self._thread = threading.Thread(target=context.run, args=(self._send,), daemon=True)
 
     @classmethod
     def of_this_run(cls, stage: str) -> "PrefectSink":

@@ -1,5 +1,6 @@
 """Parent side of a stage's process: starts it, listens, ends it, and names how it ended."""
 
+import contextvars
 import json
 import os
 import signal
@@ -62,7 +63,10 @@ def run_stage_process(request: StageRequest, on_event: Listener) -> dict[str, An
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         ending = _Ending(on_event, log)
-        reader = threading.Thread(target=ending.read, args=(process.stdout,), daemon=True)
+        context = contextvars.copy_context()  # Prefect's settings and loggers live in it
+        reader = threading.Thread(
+            target=context.run, args=(ending.read, process.stdout), daemon=True
+        )
         reader.start()
         try:
             code = _wait(process)

@@ -29,7 +29,7 @@ EVENT_MARK = "@porf "
 EXIT_REFUSED = 65
 """EX_DATAERR: the input or the surroundings are at fault; never retried."""
 
-_LIBRARIES = ("torch", "pycolmap", "numpy", "opencv-python", "open3d", "trimesh", "porf-pipeline")
+_LIBRARIES = ("torch", "pycolmap", "numpy", "opencv-python", "trimesh", "embreex", "porf-pipeline")
 
 
 class StageRequest(BaseModel):

@@ -43,7 +43,7 @@ def make_photos(folder: Path) -> dict[str, Path]:
     """Render the demo photos once; returns the files of the truth by role."""
     stamp = folder / "photos.json"
     if not (stamp.is_file() and _photos_digest(folder) == stamp.read_text().strip()):
-        from pipeline.demo import render_demo  # noqa: PLC0415  (open3d takes seconds to import)
+        from pipeline.demo import render_demo  # noqa: PLC0415  (slow to import)
 
         remove(stamp)
         for part in ("photos", "truth"):

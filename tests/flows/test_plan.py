@@ -57,7 +57,7 @@ def test_nothing_runs_twice(filled: CaseFolder, photos: Path) -> None:
 
 
 def test_an_option_reruns_its_stage_and_names_itself(filled: CaseFolder, photos: Path) -> None:
-    prospects = ahead(filled, photos, "mesh.resolution=77")
+    prospects = ahead(filled, photos, "mesh.resolution=80")
     assert [n for n, p in prospects.items() if p.manifest] == [
         "ingest",
         "sfm",
@@ -65,7 +65,7 @@ def test_an_option_reruns_its_stage_and_names_itself(filled: CaseFolder, photos:
         "matches",
         "train",
     ]
-    assert prospects["mesh"].reasons == [f"mesh.resolution {resolve().mesh.resolution} → 77"]
+    assert prospects["mesh"].reasons == [f"mesh.resolution {resolve().mesh.resolution} → 80"]
     assert "runs if the result of mesh changes" in prospects["evaluate"].reasons[0]
 
 
