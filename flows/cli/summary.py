@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flows.case_folder import CaseFolder
 from flows.cli import console
+from pipeline.formats.views import load_views
 
 _EXPLAINED = {
     "mesh.ply": "coloured surface mesh, world frame",
@@ -24,9 +25,25 @@ _EXPLAINED = {
 }
 
 
+_HEADLINES = {
+    "rotation_mean_sfm": "rotation error, SfM cameras (mean)",
+    "rotation_mean_refined": "rotation error, refined cameras (mean)",
+    "translation_of_span_refined": "position error, refined cameras (mean)",
+    "chamfer_of_radius": "Chamfer distance",
+    "f_score": "F-score",
+    "heldout_epipolar_median_sfm": "held-out epipolar error, SfM cameras (median)",
+    "heldout_epipolar_median_refined": "held-out epipolar error, refined cameras (median)",
+    "psnr_heldout": "PSNR on held-out pixels",
+}
+
+
 def print_results(folder: CaseFolder) -> None:
-    """Metrics with units, then the files at the top of the output folder."""
-    metrics = load_metrics(folder.root / "metrics.json")
+    """The headline figures with units, then the files at the top of the output folder."""
+    found = {m["name"]: m for m in load_metrics(folder.root / "metrics.json")}
+    metrics = [
+        {**found[name], "name": label} for name, label in _HEADLINES.items() if name in found
+    ]
+    _print_views(folder.root / "views.json")
     if metrics:
         table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
         table.add_column("figure")
@@ -41,6 +58,13 @@ def print_results(folder: CaseFolder) -> None:
     for name, meaning in _EXPLAINED.items():
         if (folder.root / name).exists():
             console.print(f"  {name:24} [dim]{meaning}[/]")
+
+
+def _print_views(path: Path) -> None:
+    if path.is_file():
+        views = load_views(path)
+        registered = sum(view.registered for view in views)
+        console.print(f"{registered} of {len(views)} photos registered")
 
 
 def load_metrics(path: Path) -> list[dict[str, Any]]:
