@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from analytic_scene import HEIGHT, WIDTH, K, balls, paint, photograph, ring, write_scene
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -17,6 +16,16 @@ from pipeline.surface.build import build_surface
 from pipeline.surface.config import MeshConfig
 from pipeline.surface.save import save_surface
 from pipeline.surface.views import open_views
+from tests.surface.analytic_scene import (
+    HEIGHT,
+    WIDTH,
+    K,
+    balls,
+    paint,
+    photograph,
+    ring,
+    write_scene,
+)
 
 VIEWS = 12
 SCALE_MAT = make_scale_mat(np.array([4.0, -1.0, 2.0]), 2.5)

@@ -1,15 +1,8 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "surface"))
-
-from artifacts import manifests, write_artifacts
 
 from pipeline.report.build import build_report
 from pipeline.report.data import gather, run_title
+from tests.report.artifacts import manifests, write_artifacts
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from artifacts import NASTY_NAME, VIEWS, cameras
 from PIL import Image
 
 from pipeline.errors import InputError
@@ -13,6 +12,7 @@ from pipeline.report import build as build_module
 from pipeline.report.build import build_report
 from pipeline.report.data import gather
 from pipeline.report.scene3d import FRUSTUM_DEPTH, pack_scene
+from tests.report.artifacts import NASTY_NAME, VIEWS, cameras
 
 
 class Page(HTMLParser):

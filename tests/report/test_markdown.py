@@ -1,9 +1,9 @@
 import re
 
 import pytest
-from artifacts import manifests
 
 from pipeline.report.markdown import compact_markdown, metric_rows
+from tests.report.artifacts import manifests
 
 
 @pytest.fixture

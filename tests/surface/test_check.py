@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from analytic_scene import balls, make_views
 
 from pipeline.errors import InputError
 from pipeline.geometry.raycast import RayScene
@@ -13,6 +12,7 @@ from pipeline.surface.clean import Cleaning, clip_to_sphere
 from pipeline.surface.config import MeshConfig
 from pipeline.surface.extract import extract_mesh
 from pipeline.surface.views import back_facing_fraction
+from tests.surface.analytic_scene import balls, make_views
 
 
 def clipped(sdf, resolution=96):

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from analytic_scene import CENTRES, RADII, balls, make_views, ring
 from PIL import Image
 
 from pipeline.errors import InputError
@@ -17,6 +16,7 @@ from pipeline.surface.clean import (
     remove_unseen,
 )
 from pipeline.surface.extract import extract_mesh
+from tests.surface.analytic_scene import CENTRES, RADII, balls, make_views, ring
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from analytic_scene import CENTRES, balls, make_views, paint, ring
 
 from pipeline.errors import InputError
 from pipeline.surface.colour import colour_vertices, sample
 from pipeline.surface.extract import extract_mesh
 from pipeline.surface.views import Views
+from tests.surface.analytic_scene import CENTRES, balls, make_views, paint, ring
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import struct
 import numpy as np
 import pytest
 import trimesh
-from analytic_scene import balls, make_views, ring
 
 from pipeline.progress import NullProgress
 from pipeline.surface.build import build_surface
 from pipeline.surface.config import MeshConfig
 from pipeline.surface.glb import rotation_to_y_up, save_glb, srgb_to_linear
 from pipeline.surface.save import mean_camera_up, save_surface
+from tests.surface.analytic_scene import balls, make_views, ring
 
 
 @pytest.fixture(scope="module")

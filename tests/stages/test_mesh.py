@@ -1,0 +1,120 @@
+"""The stage on a real, if hardly trained, model: its surface is still near the first sphere."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import trimesh
+
+from pipeline.errors import InputError
+from pipeline.formats.case import load_case
+from pipeline.formats.idr import IdrCameras, make_scale_mat, save_idr_cameras, to_world
+from pipeline.formats.matches import ViewMatches, save_matches
+from pipeline.porf.config import TrainConfig
+from pipeline.porf.trained import load_trained
+from pipeline.porf.trainer import train
+from pipeline.surface.config import MeshConfig
+from stages.base import StageContext
+from stages.registry import STAGES
+from tests.porf.tiny_case import TINY_OPTIONS
+from tests.surface.analytic_scene import HEIGHT, K, ring, write_scene
+
+VIEWS = 6
+SCALE_MAT = make_scale_mat(np.array([5.0, -2.0, 1.0]), 3.0)
+CONFIG = MeshConfig(resolution=64, views_needed=1)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    root = tmp_path_factory.mktemp("case")
+    poses = ring(VIEWS)
+    write_scene(root / "scene", poses)
+    cameras = IdrCameras(np.tile(K, (VIEWS, 1, 1)), to_world(poses, SCALE_MAT), SCALE_MAT)
+    save_idr_cameras(root / "scene/cameras_colmap.npz", cameras)
+    (root / "scene/scene.json").write_text(json.dumps({"unit": "m", "up": [0, 0, 1]}))
+    np.savez(root / "scene/sparse.npz", points=np.zeros((0, 3)), colors=np.zeros((0, 3), np.uint8))
+    rng = np.random.default_rng(0)
+    matches = [
+        ViewMatches([(i + 1) % VIEWS], [rng.uniform(0, HEIGHT, (40, 4))], [np.arange(40) < 5])
+        for i in range(VIEWS)
+    ]
+    save_matches(root / "matches/colmap_matches", matches)
+    options = {**TINY_OPTIONS, "steps": 2, "pose": {"model": "fixed"}, "epipolar": {"steps": 0}}
+    case = load_case(root / "scene", root / "matches")
+    train(case, TrainConfig.model_validate(options), root / "train", root / "work")
+    inputs = {name: root / name for name in STAGES["mesh"].inputs}
+    return StageContext(inputs, {}, CONFIG, root / "out", root / "work")
+
+
+@pytest.fixture(scope="module")
+def made(context):
+    context.out.mkdir()
+    return STAGES["mesh"].run(context), context
+
+
+def test_mesh_is_the_model_s_surface_in_the_world_frame(made):
+    _, context = made
+    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    model = load_trained(context.inputs["train"])
+    normalised = (mesh.vertices - SCALE_MAT[:3, 3]) / SCALE_MAT[0, 0]
+    import torch  # noqa: PLC0415
+
+    distance = model.sdf(torch.as_tensor(normalised, dtype=torch.float32)).numpy()
+    assert np.abs(distance).max() < 0.005
+    assert np.linalg.norm(normalised, axis=1).max() <= 1.0 + 1e-6
+
+
+def test_facts_are_written_with_unit_and_frame(made):
+    verdict, context = made
+    facts = json.loads((context.out / "mesh.json").read_text())
+    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    assert facts["faces"] == len(mesh.faces) == verdict.figures["faces"]
+    assert facts["unit"] == "m"
+    assert facts["frame"] == "world"
+    assert facts["glb_up"] == {"direction": [0.0, 0.0, 1.0], "from": "scene"}
+    assert np.allclose([facts["bounds"]["low"], facts["bounds"]["high"]], mesh.bounds, atol=1e-4)
+    assert [step["step"] for step in facts["removed"]] == ["region", "unseen", "floaters"]
+    assert facts["outward_fraction"] > 0.95
+    assert verdict.settings["device"] in ("cpu", "cuda")
+
+
+def test_glb_stands_upright(made):
+    _, context = made
+    scene = trimesh.load(context.out / "mesh.glb")
+    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    height = mesh.bounds[1][2] - mesh.bounds[0][2]
+    assert scene.bounds[1][1] - scene.bounds[0][1] == pytest.approx(height, rel=1e-4)
+
+
+def test_cameras_tell_up_where_the_scene_does_not(made, tmp_path):
+    _, context = made
+    scene = tmp_path / "scene"
+    scene.mkdir()
+    for entry in context.inputs["scene"].iterdir():
+        (scene / entry.name).symlink_to(entry)
+    (scene / "scene.json").unlink()
+    (scene / "sparse.npz").unlink()
+    (scene / "scene.json").write_text(json.dumps({"unit": "unknown", "up": None}))
+    out = tmp_path / "out"
+    out.mkdir()
+    STAGES["mesh"].run(replace(context, inputs={**context.inputs, "scene": scene}, out=out))
+    facts = json.loads((out / "mesh.json").read_text())
+    assert facts["glb_up"]["from"] == "cameras"
+    assert np.allclose(facts["glb_up"]["direction"], [0, 0, 1], atol=1e-6)
+
+
+def test_same_inputs_give_the_same_files(made, tmp_path):
+    _, context = made
+    STAGES["mesh"].run(replace(context, out=tmp_path))
+    for name in ("mesh.ply", "mesh.glb", "mesh.json"):
+        assert (tmp_path / name).read_bytes() == (context.out / name).read_bytes()
+
+
+def test_scene_and_training_of_different_sets_are_refused(made, tmp_path):
+    _, context = made
+    write_scene(tmp_path / "scene", ring(VIEWS - 1))
+    (tmp_path / "scene/scene.json").write_text("{}")
+    other = {**context.inputs, "scene": tmp_path / "scene"}
+    with pytest.raises(InputError, match="does not fit"):
+        STAGES["mesh"].run(replace(context, inputs=other, out=tmp_path))
