@@ -30,7 +30,7 @@ def compact_markdown(inputs: Mapping[str, Path], manifests: Mapping[str, Mapping
     data = gather(inputs, manifests, run_title(manifests))
     blocks = [f"# {_escaped(data.title)}", summary.subtitle(data), _figures(data)]
     blocks += [_list("Look at this first", [_warning(w) for w in summary.warnings(data)])]
-    blocks += [_list("What would help", [_escaped(text) for text in advice(data)])]
+    blocks += [_list("What would help", [_prose(text) for text in advice(data)])]
     if "report" in inputs:
         blocks += _pictures(inputs["report"] / "pictures")
     blocks.append(_stages(data))
@@ -66,7 +66,7 @@ def _value(figure: summary.KeyFigure) -> str:
 
 
 def _warning(warning: dict[str, str]) -> str:
-    return f"**{warning['stage']}**: {_escaped(warning['text'])}"
+    return f"**{warning['stage']}**: {_prose(warning['text'])}"
 
 
 def _list(heading: str, items: list[str]) -> str:
@@ -98,6 +98,12 @@ def _stages(data: ReportData) -> str:
             *rows,
         ]
     )
+
+
+def _prose(text: str) -> str:
+    """Escaped text in which `words` between backticks stay code."""
+    parts = re.split(r"`([^`]+)`", text)
+    return "".join(f"`{p}`" if i % 2 else _escaped(p) for i, p in enumerate(parts))
 
 
 def _escaped(text: str) -> str:

@@ -17,6 +17,13 @@ from pipeline.geometry.raycast import RayScene
 from pipeline.progress import NullProgress, Progress
 from pipeline.surface.views import Views, see_vertices
 
+MIN_COSINE = 0.1
+"""Surface seen more aslant than this is not backed by the photo that sees it."""
+
+CLOSING_RINGS, OPENING_RINGS = 2, 3
+"""The seen part's outline is smoothed by this many rings of vertices: cracks are closed first, then
+shreds removed, so that a border is one line and not lace."""
+
 PINHOLE_AREA_FRACTION = 1e-4
 """Unseen patches smaller than this share of the surface stay: removing them only makes holes."""
 
@@ -102,28 +109,46 @@ def clip_to_sphere(cleaning: Cleaning, radius: float = 1.0) -> None:
 def count_seeing_views(
     mesh: trimesh.Trimesh, views: Views, tolerance: float, progress: Progress | None = None
 ) -> NDArray:
-    """In how many views each vertex (V,) is seen; see `views.see_vertices`."""
+    """In how many views each vertex (V,) is seen, not too aslant; see `views.see_vertices`."""
     progress = progress or NullProgress()
     scene = RayScene(mesh.vertices, mesh.faces)
     counts = np.zeros(len(mesh.vertices), dtype=np.int64)
     for index in range(len(views)):
-        counts[see_vertices(mesh, scene, views, index, tolerance).vertex] += 1
+        sight = see_vertices(mesh, scene, views, index, tolerance)
+        counts[sight.vertex[sight.cosine >= MIN_COSINE]] += 1
         progress.advance("visibility", index + 1, len(views))
     return counts
 
 
 def unseen_faces(mesh: trimesh.Trimesh, seen_by: NDArray, views_needed: int) -> NDArray:
-    """Faces (F,) with no vertex seen by `views_needed` views; pinholes among seen faces excepted.
+    """Faces (F,) with no vertex seen by `views_needed` views, after smoothing the seen part.
 
     Args:
         seen_by: (V,) number of views that see each vertex.
     """
-    unseen = ~(seen_by >= views_needed)[mesh.faces].any(axis=1)
+    seen = smooth_outline(mesh, seen_by >= views_needed)
+    unseen = ~seen[mesh.faces].any(axis=1)
     piece = face_pieces(mesh, unseen)
     area = np.bincount(piece[unseen], weights=mesh.area_faces[unseen])
     pinhole = area < PINHOLE_AREA_FRACTION * mesh.area
     unseen[unseen] = ~pinhole[piece[unseen]]
     return unseen
+
+
+def smooth_outline(mesh: trimesh.Trimesh, marked: NDArray) -> NDArray:
+    """Morphological closing, then opening, of a set of vertices (V,) bool along the edges."""
+    edges = np.asarray(mesh.edges_unique)
+
+    def grown(marked: NDArray, rings: int) -> NDArray:
+        for _ in range(rings):
+            reached = marked.copy()
+            reached[edges[marked[edges[:, 1]], 0]] = True
+            reached[edges[marked[edges[:, 0]], 1]] = True
+            marked = reached
+        return marked
+
+    closed = ~grown(~grown(marked, CLOSING_RINGS), CLOSING_RINGS)
+    return grown(~grown(~closed, OPENING_RINGS), OPENING_RINGS) & closed
 
 
 def remove_unseen(cleaning: Cleaning, seen_by: NDArray, views_needed: int) -> None:
