@@ -37,8 +37,9 @@ PRIOR_SIGMA = 0.02
 """Principal points of real cameras lie within about 2% of the longer side from the centre."""
 MAX_OFFSET = 0.12
 """Share of the longer side; an adjustment that goes beyond has gone astray."""
-MAX_OBSERVATIONS = 30_000
-"""Candidates are compared on an even sample of the tracks with about this many observations."""
+MAX_OBSERVATIONS = 15_000
+"""Candidates are compared on an even sample of the tracks with about this many observations; their
+likelihoods are extrapolated to all."""
 NEGLIGIBLE_PX = 0.02
 LOSS_SCALE_SIGMAS = 2.0
 MIN_LOSS_SCALE_PX = 0.1
@@ -109,23 +110,19 @@ def calibrate(
     before = squared_residuals_px(model)
     scale_px = max(LOSS_SCALE_SIGMAS * robust_sigma_px(before), MIN_LOSS_SCALE_PX)
     ways = _ways(config)
-    subset = _sample_tracks(model)
+    sample = _sample_tracks(model)
     candidates = []
-    spreads: dict[str, dict[int, NDArray[np.float64]]] = {}
-    for done, (name, free_point) in enumerate(ways):
+    trial = copy.deepcopy(sample)
+    for done, (name, free_point) in enumerate(ways):  # each starts where the last one ended
         progress.advance("calibration", done, len(ways) + 1)
-        trial = copy.deepcopy(subset)
         _convert_all(trial, name)
-        adjusted = adjust(trial, scale_px, free_point, config.threads, with_covariance=free_point)
-        if free_point:
-            spreads[name] = adjusted.covariance
-        bic = _bic(adjusted, scale_px) if _plausible(trial) else float("inf")
+        adjusted = adjust(trial, scale_px, free_point, config.threads)
+        bic = _bic(adjusted, scale_px, len(before)) if _plausible(trial) else float("inf")
         median = float(np.sqrt(np.median(adjusted.squared_px)))
         candidates.append(Candidate(name, free_point, median, bic))
     chosen = min(candidates, key=lambda candidate: candidate.bic)
     progress.advance("calibration", len(ways), len(ways) + 1)
-    spread = spreads.get(chosen.model, {})
-    final, points = _final(model, chosen, spread, scale_px, config.threads)
+    final, points = _final(model, sample, chosen, scale_px, config.threads)
     progress.advance("calibration", len(ways) + 1, len(ways) + 1)
     after = squared_residuals_px(final)
     return final, Calibration(
@@ -165,15 +162,19 @@ def _convert_all(model: pycolmap.Reconstruction, name: str) -> None:
         convert_camera(camera, name)
 
 
-def _bic(adjusted: Adjusted, scale_px: float) -> float:
+def _bic(adjusted: Adjusted, scale_px: float, observations: int) -> float:
     """Bayesian information criterion (Schwarz 1978) under a bivariate Cauchy distribution.
 
     Poses and points are the same in all candidates and count through `parameters` only by a
     constant. Infinite errors (points behind a camera) make the criterion infinite.
+
+    Args:
+        observations: of the whole model, of which `adjusted` has seen a sample.
     """
     log_likelihood = -1.5 * np.log1p(adjusted.squared_px / scale_px**2).sum()
-    penalty = adjusted.parameters * np.log(max(2 * len(adjusted.squared_px), 2))
-    return float(-2.0 * log_likelihood / OVERDISPERSION + penalty)
+    extrapolated = log_likelihood * observations / max(len(adjusted.squared_px), 1)
+    penalty = adjusted.parameters * np.log(max(2 * observations, 2))
+    return float(-2.0 * extrapolated / OVERDISPERSION + penalty)
 
 
 def _plausible(model: pycolmap.Reconstruction) -> bool:
@@ -199,25 +200,28 @@ def _offset_px(camera: pycolmap.Camera) -> NDArray[np.float64]:
 
 def _final(
     model: pycolmap.Reconstruction,
+    sample: pycolmap.Reconstruction,
     chosen: Candidate,
-    sample_spread: dict[int, NDArray[np.float64]],
     scale_px: float,
     threads: int,
 ) -> tuple[pycolmap.Reconstruction, list[PrincipalPoint]]:
     """Adjust everything; where the principal point is free, draw it toward the centre and repeat.
 
     The second adjustment, with the drawn point held fixed, is the maximum a posteriori estimate
-    under a Gaussian prior, as far as the problem is linear over the distance drawn.
-
-    Args:
-        sample_spread: covariances from the sample of tracks; they tell how well the observations
-            would determine a principal point that is kept at the centre.
+    under a Gaussian prior, as far as the problem is linear over the distance drawn. Where it is
+    kept at the centre, an adjustment of the sample with a free point still tells how well the
+    observations would determine it.
     """
     final = copy.deepcopy(model)
     _convert_all(final, chosen.model)
     free = chosen.principal_point
     adjusted = adjust(final, scale_px, free, threads, with_covariance=free)
-    spread = adjusted.covariance if free else sample_spread
+    if free:
+        spread = adjusted.covariance
+    else:
+        trial = copy.deepcopy(sample)
+        _convert_all(trial, chosen.model)
+        spread = adjust(trial, scale_px, True, threads, with_covariance=True).covariance
     points = [
         _principal_point(final.cameras[c], spread.get(c), free) for c in cameras_in_use(final)
     ]

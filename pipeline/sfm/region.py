@@ -17,6 +17,8 @@ from pipeline.sfm.ground import Ground, find_ground
 from pipeline.sfm.hull import MaskView, hull_points
 
 MARGIN = 1.1
+STANDING_MARGIN = 1.15
+"""Wider: the lowest and thinnest parts of an object carry few points."""
 FRAME_MARGIN = 1.15
 """Photographers fill the short side of the frame: an object a little larger than what a typical
 view shows whole."""
@@ -94,7 +96,7 @@ def find_region(frusta: Frusta, points: SparsePoints, masks: list[MaskView], see
         if len(standing) >= STRONG_POINTS:
             centre, radius = _standing_sphere(standing, ground)
             floor, cap = OBJECT_FLOOR * frame_radius, CAP * frame_radius
-            return region(centre, np.clip(MARGIN * radius, floor, cap), "points on ground")
+            return region(centre, np.clip(STANDING_MARGIN * radius, floor, cap), "points on ground")
     elif len(well_seen) >= FEW_POINTS:
         centre, radius = _enclosing(well_seen, 0.98)
         return region(centre, np.clip(MARGIN * radius, frame_radius, CAP * frame_radius), "points")
