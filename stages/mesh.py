@@ -27,7 +27,7 @@ def run(ctx: StageContext) -> Verdict:
     c2w = np.asarray(model.c2w)
     scale_mat = np.asarray(model.scale_mat)
     views = open_views(scene_dir, np.asarray(model.K), c2w)
-    scene = json.loads((scene_dir / "scene.json").read_text())
+    scene = _scene_facts(scene_dir)
     surface = build_surface(
         model.sdf,
         views,
@@ -61,6 +61,14 @@ def _device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
+
+
+def _scene_facts(scene_dir: Path) -> dict[str, Any]:
+    path = scene_dir / "scene.json"
+    if not path.exists():  # a case from elsewhere
+        return {}
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
 
 
 def _sparse_points(scene_dir: Path, scale_mat: NDArray) -> NDArray:

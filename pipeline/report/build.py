@@ -124,7 +124,8 @@ def _draw_photos(data: ReportData, parts: PageParts, pictures: PictureFolder) ->
         caption = photo.name if photo.index is not None else f"{photo.name}: {_why_not(photo)}"
         tiles.append(Tile(small, caption, None if photo.index is not None else _OUT_FRAME))
     if tiles:
-        pictures.save("photos", contact_sheet(tiles, columns=8, cell=(200, 150)))
+        cell, columns = ((200, 150), 8) if len(tiles) <= 120 else ((120, 90), 14)
+        pictures.save("photos", contact_sheet(tiles, columns, cell))
 
 
 def _why_not(photo: Photo) -> str:

@@ -87,7 +87,7 @@ def test_glb_stands_upright(made):
     assert scene.bounds[1][1] - scene.bounds[0][1] == pytest.approx(height, rel=1e-4)
 
 
-def test_cameras_tell_up_where_the_scene_does_not(made, tmp_path):
+def test_a_scene_from_elsewhere_has_images_only(made, tmp_path):
     _, context = made
     scene = tmp_path / "scene"
     scene.mkdir()
@@ -95,7 +95,6 @@ def test_cameras_tell_up_where_the_scene_does_not(made, tmp_path):
         (scene / entry.name).symlink_to(entry)
     (scene / "scene.json").unlink()
     (scene / "sparse.npz").unlink()
-    (scene / "scene.json").write_text(json.dumps({"unit": "unknown", "up": None}))
     out = tmp_path / "out"
     out.mkdir()
     STAGES["mesh"].run(replace(context, inputs={**context.inputs, "scene": scene}, out=out))
