@@ -22,7 +22,7 @@ STANDING_MARGIN = 1.15
 FRAME_MARGIN = 1.15
 """Photographers fill the short side of the frame: an object a little larger than what a typical
 view shows whole."""
-OBJECT_FLOOR = 0.75
+OBJECT_FLOOR = 0.65
 """Well-textured objects on a ground may be smaller than the frames' sphere, down to this."""
 CAP = 2.2
 WELL_SEEN = 0.7
