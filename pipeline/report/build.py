@@ -20,7 +20,14 @@ from pipeline.report.charts import (
 )
 from pipeline.report.data import RENDER_KINDS, Photo, ReportData
 from pipeline.report.page import PageParts, render_page
-from pipeline.report.pictures import PictureFolder, Tile, contact_sheet, thumbnail, webp_uri
+from pipeline.report.pictures import (
+    PictureFolder,
+    Tile,
+    contact_sheet,
+    thumbnail,
+    trimmed,
+    webp_uri,
+)
 from pipeline.report.scene3d import pack_scene
 from pipeline.report.shade import Shot, Studio
 from pipeline.report.words import number
@@ -80,7 +87,7 @@ def _draw_mesh(data: ReportData, parts: PageParts, pictures: PictureFolder) -> N
     studio = Studio(data.mesh, data.up)
     front = _front_azimuth(data, studio)
     hero = studio.shoot(front, size=(720, 560))
-    parts.hero = webp_uri(hero.colour, quality=88)
+    parts.hero = webp_uri(trimmed(hero.colour), quality=88)
     pictures.save("mesh", hero.colour)
     pictures.save("mesh_clay", hero.clay)
     shots = [studio.shoot(front + 360 * side / SIDES) for side in range(SIDES)]

@@ -21,6 +21,22 @@ def thumbnail(source: Path | Image.Image, width: int, height: int | None = None)
         return small
 
 
+def trimmed(image: Image.Image, margin_px: int = 8) -> Image.Image:
+    """The image without its fully transparent border, but for a margin."""
+    box = image.getchannel("A").getbbox()
+    if box is None:
+        return image
+    left, top, right, bottom = box
+    return image.crop(
+        (
+            max(0, left - margin_px),
+            max(0, top - margin_px),
+            min(image.width, right + margin_px),
+            min(image.height, bottom + margin_px),
+        )
+    )
+
+
 def webp_uri(image: Image.Image, quality: int = 80) -> str:
     """`data:` address of the image as WebP."""
     buffer = io.BytesIO()

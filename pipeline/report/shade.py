@@ -83,7 +83,7 @@ class Studio:
         light[hit] = self._light(points, hits.face[hit], hits.uv[hit], rays[hit], c2w)
         albedo = np.zeros((len(rays), 3))
         albedo[hit] = self._interpolate(self.mesh.rgb, hits.face[hit], hits.uv[hit])
-        soft = 0.45 + 0.6 * light
+        soft = 0.62 + 0.45 * light
         shape = (height, width)
         return Shot(
             _picture(albedo * soft[:, None], hit, shape),

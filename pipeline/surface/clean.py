@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.geometry.cameras import project
 from pipeline.geometry.raycast import RayScene
 from pipeline.progress import NullProgress, Progress
+from pipeline.surface.clip import clip_below
 from pipeline.surface.views import Views, see_vertices
 
 MIN_COSINE = 0.1
@@ -100,10 +101,12 @@ def drop_faces(mesh: trimesh.Trimesh, keep_faces: NDArray) -> trimesh.Trimesh:
 
 
 def clip_to_sphere(cleaning: Cleaning, radius: float = 1.0) -> None:
-    """Remove faces that reach outside the region of interest (normalised frame)."""
-    outside = np.linalg.norm(cleaning.mesh.vertices, axis=1) > radius
-    keep = ~outside[cleaning.mesh.faces].any(axis=1)
+    """Cut off what lies outside the region of interest (normalised frame)."""
+    distance = np.linalg.norm(cleaning.mesh.vertices, axis=1)
+    keep = (distance <= radius)[cleaning.mesh.faces].any(axis=1)
     cleaning.keep("region", keep, "surface outside the region of interest is not trained")
+    distance = np.linalg.norm(cleaning.mesh.vertices, axis=1)
+    cleaning.mesh = clip_below(cleaning.mesh, distance, radius)
 
 
 def count_seeing_views(

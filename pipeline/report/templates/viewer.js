@@ -67,7 +67,7 @@
        vec3 u = normalize(n);
        if (dot(u, toward) < 0.0) u = -u;
        float light = 0.08 + 0.24 * (0.5 + 0.5 * dot(u, up)) + 0.68 * max(dot(u, lamp), 0.0);
-       vec3 shade = mode == 0 ? c * (0.5 + 0.55 * light)
+       vec3 shade = mode == 0 ? c * (0.62 + 0.45 * light)
                   : mode == 1 ? vec3(0.81, 0.78, 0.75) * (0.16 + 0.94 * light)
                   : 0.5 + 0.5 * normalize(n);
        pixel = vec4(shade, 1.0);
@@ -138,7 +138,7 @@
   if (beforeSet) fillFrusta(beforeSet, exaggerated(1));
 
   // ---- state and controls ----------------------------------------------------------------
-  const shown = { mesh: true, points: !mesh, after: true, before: false };
+  const shown = { mesh: true, points: !mesh, after: true, before: !scene.after };
   const start = () => {
     let target = [0, 0, 0], radius = 1.0;
     if (mesh) {
