@@ -28,6 +28,7 @@ CAP = 2.2
 WELL_SEEN = 0.7
 MIN_TRACK = 3
 STRONG_POINTS = 200
+FOOT = 0.2
 FEW_POINTS = 30
 PARALLEL_AXES = 0.02
 
@@ -148,9 +149,17 @@ def _enclosing(points: NDArray[np.float64], quantile: float) -> tuple[NDArray[np
 def _standing_sphere(
     standing: NDArray[np.float64], ground: Ground
 ) -> tuple[NDArray[np.float64], float]:
-    """Sphere around the upright cylinder from the ground to the highest points."""
+    """Sphere around what stands on the ground, its foot included.
+
+    The foot itself hides its points: the lowest fifth is taken to go straight down.
+    """
     heights = ground.heights(standing)
     top = float(np.quantile(heights, 0.99))
     footprint = standing - heights[:, None] * ground.normal
     middle, reach = _enclosing(footprint, 0.97)
-    return middle + ground.normal * top / 2, float(np.hypot(reach, top / 2))
+    centre = middle + ground.normal * top / 2
+    low = footprint[heights < FOOT * top]
+    if len(low) >= FEW_POINTS:
+        reach = min(reach, float(np.quantile(np.linalg.norm(low - middle, axis=1), 0.97)))
+    body = float(np.quantile(np.linalg.norm(standing - centre, axis=1), 0.98))
+    return centre, max(body, float(np.hypot(reach, top / 2)))
