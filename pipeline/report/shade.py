@@ -106,14 +106,14 @@ class Studio:
         # backs of open surfaces are lit like fronts
         normal *= np.where(np.einsum("ij,ij->i", normal, rays) > 0, -1.0, 1.0)[:, None]
         right, down, forward = c2w[:3, 0], c2w[:3, 1], c2w[:3, 2]
-        lamp = -0.55 * right - 0.75 * down - 0.6 * forward
+        lamp = -0.5 * right - 0.65 * down - 0.9 * forward
         lamp /= np.linalg.norm(lamp)
         lift = 2e-3 * self.radius
         to_lamp = np.broadcast_to(lamp, points.shape)
         in_shadow = self.scene.cast(points + lift * (normal + lamp), to_lamp).hit
         lit = np.clip(normal @ lamp, 0, 1) * np.where(in_shadow, 0.35, 1.0)
         sky = 0.5 + 0.5 * normal @ self.up
-        brightness: NDArray = 0.68 * lit + 0.24 * sky + 0.08
+        brightness: NDArray = 0.66 * lit + 0.24 * sky + 0.1
         return np.clip(brightness, 0, 1)
 
 

@@ -66,7 +66,7 @@
      void main() {
        vec3 u = normalize(n);
        if (dot(u, toward) < 0.0) u = -u;
-       float light = 0.08 + 0.24 * (0.5 + 0.5 * dot(u, up)) + 0.68 * max(dot(u, lamp), 0.0);
+       float light = 0.1 + 0.24 * (0.5 + 0.5 * dot(u, up)) + 0.66 * max(dot(u, lamp), 0.0);
        vec3 shade = mode == 0 ? c * (0.62 + 0.45 * light)
                   : mode == 1 ? vec3(0.81, 0.78, 0.75) * (0.16 + 0.94 * light)
                   : 0.5 + 0.5 * normalize(n);
@@ -282,7 +282,7 @@
     matrix = multiply(perspective(0.7, width / height, view.distance * 0.02, view.distance * 4 + 20), look);
     if (mesh && shown.mesh) {
       gl.useProgram(meshProgram.program);
-      const u = meshProgram.uniforms, lamp = normalise(add(add(back.map((v) => v * 0.6), right, -0.55), up, 0.75));
+      const u = meshProgram.uniforms, lamp = normalise(add(add(back.map((v) => v * 0.9), right, -0.5), up, 0.65));
       gl.uniformMatrix4fv(u.matrix, false, matrix);
       gl.uniform3f(u.low, ...mesh.low); gl.uniform3f(u.size, ...mesh.size);
       gl.uniform3f(u.lamp, ...lamp); gl.uniform3f(u.toward, ...back); gl.uniform3f(u.up, 0, 1, 0);
