@@ -86,19 +86,12 @@ class GridModel(nn.Module):
         levels = self.surface.grid.levels
         joined = share / config.coarse_share if config.coarse_share else 1.0
         self.active_levels = min(levels, 2 + int(joined * (levels - 2 + 1e-9)))
-        if step == 0:
+        if step in (0, total_steps):
             self._refresh_cache(0, config.cache_resolution)
         else:
             size, steps = config.cache_resolution, config.cache_steps
             turn = step % steps
             self._refresh_cache(turn * size // steps, (turn + 1) * size // steps)
-
-    @torch.no_grad()
-    def end_training(self) -> None:
-        """Bring the cache up to the final weights."""
-        self.anneal, self.active_levels = 1.0, self.surface.grid.levels
-        self.inv_s_now = self.config.inv_s_end
-        self._refresh_cache(0, self.config.cache_resolution)
 
     def _refresh_cache(self, begin: int, end: int) -> None:
         """Recompute the slabs [begin, end) of the cache along x."""

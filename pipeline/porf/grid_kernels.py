@@ -10,15 +10,21 @@ resolution³ entries, a power of two. `channels` is a tuple of C numbers whose l
 it makes C a constant of the compiled code.
 """
 
+import threading
 from typing import Any
 
 import numba
 import numpy as np
 from numba import prange
 
-# The first that is there wins; asked first, an outdated TBB would only print a warning.
+# OpenMP's idle threads spin, beside torch's that spin too: on a busy machine a step then costs six
+# times the processor time (measured). The work queue's threads sleep. It serves one caller at a
+# time, hence `lock`.
 numba_config: Any = numba.config
-numba_config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+numba_config.THREADING_LAYER = "workqueue"
+
+lock = threading.Lock()
+"""To be held around every call of a kernel."""
 
 _compiled: Any = numba.njit(parallel=True, nogil=True, cache=True, fastmath={"contract"})
 _inlined: Any = numba.njit(inline="always")

@@ -135,11 +135,12 @@ def _compiled_interpolate(
     width = len(shape.resolution) * shape.channels
     value = table.new_empty(len(x), width)
     arguments = (_numpy(table), _numpy(x), *shape.kernel_arguments())
-    if not with_jacobian:
-        grid_kernels.interpolate_value(*arguments, value.numpy())
-        return value, value.new_empty(0)
-    jacobian = table.new_empty(3, len(x), width)
-    grid_kernels.interpolate(*arguments, value.numpy(), jacobian.numpy())
+    jacobian = table.new_empty((3, len(x), width) if with_jacobian else 0)
+    with grid_kernels.lock:
+        if with_jacobian:
+            grid_kernels.interpolate(*arguments, value.numpy(), jacobian.numpy())
+        else:
+            grid_kernels.interpolate_value(*arguments, value.numpy())
     return value, jacobian
 
 
@@ -147,10 +148,11 @@ def _compiled_scatter(
     x: Tensor, shape: GridShape, grad_value: Tensor, grad_jacobian: Tensor | None, out: Tensor
 ) -> None:
     arguments = (_numpy(x), *shape.kernel_arguments(), _numpy(grad_value))
-    if grad_jacobian is None:
-        grid_kernels.scatter_value(*arguments, out.numpy())
-    else:
-        grid_kernels.scatter(*arguments, _numpy(grad_jacobian), out.numpy())
+    with grid_kernels.lock:
+        if grad_jacobian is None:
+            grid_kernels.scatter_value(*arguments, out.numpy())
+        else:
+            grid_kernels.scatter(*arguments, _numpy(grad_jacobian), out.numpy())
 
 
 def _cells(x: Tensor, shape: GridShape) -> tuple[Tensor, Tensor, Tensor]:

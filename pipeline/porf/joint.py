@@ -14,7 +14,7 @@ from pipeline.porf.losses import color_loss
 from pipeline.porf.models import field_schedule, regulariser_weights
 from pipeline.porf.observations import Observations, PixelBatch
 from pipeline.porf.poses import PoseField
-from pipeline.porf.rays import FieldModel, RayBatch, RenderOutput, camera_rays
+from pipeline.porf.rays import ChunkedFieldModel, FieldModel, RayBatch, RenderOutput, camera_rays
 from pipeline.porf.schedule import warmup_cosine
 
 _OPACITY_MARGIN = 1e-3
@@ -95,12 +95,10 @@ class JointTraining:
         epipolar = self._epipolar(c2w, view) if moving else c2w.new_zeros(())
         batch = self.observations.draw(config.rays, view, self.generator)
         rays = camera_rays(c2w, self.observations.K_inv, batch.view, batch.xy_px)
-        output = self.field.render(rays, self.generator)
-        loss, color = self._loss(output, batch, epipolar)
         self.optimiser.zero_grad(set_to_none=True)
         if self.pose_optimiser is not None:
             self.pose_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        output, loss, color = self._differentiate(rays, batch, epipolar)
         self.optimiser.step()
         if moving and self.pose_optimiser is not None:
             constant = config.pose.schedule == "constant"
@@ -134,6 +132,29 @@ class JointTraining:
             inlier_px=options.inlier_px,
             normaliser=options.pairs_per_step,
         ).loss
+
+    def _differentiate(
+        self, rays: RayBatch, batch: PixelBatch, epipolar: Tensor
+    ) -> tuple[RenderOutput, Tensor, Tensor]:
+        """Add the gradients of this step; returns the output, the loss and its colour term."""
+        if batch.mask is not None or not isinstance(self.field, ChunkedFieldModel):
+            output = self.field.render(rays, self.generator)
+            loss, color = self._loss(output, batch, epipolar)
+            loss.backward()
+            return output, loss, color
+        count = batch.trained.sum().clamp(min=1)
+
+        def color_share(colors: Tensor, rows: slice) -> Tensor:
+            off = (colors - batch.rgb[rows]).abs().sum(1)
+            return (off * batch.trained[rows]).sum() / count
+
+        output, ray_term = self.field.backward(rays, self.generator, color_share, self.regularisers)
+        remaining = ray_term + self.config.epipolar.weight * epipolar
+        if remaining.requires_grad:
+            remaining.backward()
+        with torch.no_grad():
+            loss, color = self._loss(output, batch, epipolar)
+        return output, loss, color
 
     def _loss(
         self, output: RenderOutput, batch: PixelBatch, epipolar: Tensor

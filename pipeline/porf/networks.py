@@ -1,6 +1,5 @@
 """Small networks of the fast field."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -8,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.porf.poses import init_linear_
+
+_SMALL = 0.1
+_SMALLEST_RADIUS = 1e-6
 
 
 class SmallNetwork(nn.Module):
@@ -38,8 +40,8 @@ class DistanceNetwork(nn.Module):
     Squareplus, (a + √(a² + ε)) / 2, is a smooth ReLU whose derivative costs one division. The
     gradient is written out with ordinary operations, so training stays first-order.
 
-    Initialised so that distance ≈ |x| − radius where the inputs after the third are zero (SAL,
-    "geometric initialisation").
+    The network gives the difference from a sphere's distance, |x| − radius, where x are the first
+    three inputs; that difference starts near zero, so the first surface is the sphere.
     """
 
     _EPSILON = 2e-3
@@ -53,28 +55,28 @@ class DistanceNetwork(nn.Module):
         generator: torch.Generator | None,
     ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(inputs, hidden_width)
-        self.output = nn.Linear(hidden_width, 1 + features)
+        self.radius = radius
+        self.hidden = init_linear_(nn.Linear(inputs, hidden_width), generator)
+        self.output = init_linear_(nn.Linear(hidden_width, 1 + features), generator)
         with torch.no_grad():
-            self.hidden.weight.normal_(0, math.sqrt(2 / hidden_width), generator=generator)
-            self.hidden.bias.zero_()
-            weight = self.output.weight
-            weight[0].normal_(math.sqrt(math.pi / hidden_width), 1e-4, generator=generator)
-            weight[1:].normal_(0, 0.1, generator=generator)
-            self.output.bias.zero_()
-            self.output.bias[0] = -radius
+            self.output.weight[0] *= _SMALL
+            self.output.bias[0] = 0.0
 
     def distance(self, inputs: Tensor) -> Tensor:
         """Distances (N,) alone."""
         hidden, _ = self._hidden(inputs)
-        return (hidden @ self.output.weight[0]) + self.output.bias[0]
+        difference = (hidden @ self.output.weight[0]) + self.output.bias[0]
+        return difference + inputs[:, :3].norm(dim=1) - self.radius
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distances (N,), features (N, F), and the distances' gradients after the inputs."""
         hidden, slope = self._hidden(inputs)
         output = self.output(hidden)
         gradient = (slope * self.output.weight[0]) @ self.hidden.weight
-        return output[:, 0], output[:, 1:], gradient
+        norm = inputs[:, :3].norm(dim=1, keepdim=True)
+        outward = inputs[:, :3] / norm.clamp(min=_SMALLEST_RADIUS)
+        gradient = torch.cat([gradient[:, :3] + outward, gradient[:, 3:]], dim=1)
+        return output[:, 0] + norm[:, 0] - self.radius, output[:, 1:], gradient
 
     def _hidden(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         a = self.hidden(inputs)

@@ -1,7 +1,8 @@
 """What passes between the trainer and a field: rays in, rendered colours and regularisers out."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,14 +49,12 @@ class FieldModel(Protocol):
         """Adam groups with their base learning rates; the trainer scales them by its schedule."""
 
     def begin_step(self, step: int, total_steps: int) -> None:
-        """Set the schedules for `step`; called without gradients before each training render.
+        """Set the schedules for `step`; called without gradients before each training render, and
+        once with `step` = `total_steps` at the end.
 
         Everything it derives is a function of its arguments and of the state dict, so that a
         resumed training continues exactly.
         """
-
-    def end_training(self) -> None:
-        """Leave the schedules at their ends, for evaluation; called once, without gradients."""
 
     def render(self, rays: RayBatch, generator: torch.Generator | None) -> RenderOutput:
         """Render; samples are jittered from `generator`, or evenly placed where it is None."""
@@ -65,6 +64,27 @@ class FieldModel(Protocol):
 
     def sdf_and_normal(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distances (N,) and their gradients (N, 3), not scaled to unit length."""
+
+
+@runtime_checkable
+class ChunkedFieldModel(FieldModel, Protocol):
+    """A field that can differentiate a batch chunk by chunk, where one graph would be too large."""
+
+    def backward(
+        self,
+        rays: RayBatch,
+        generator: torch.Generator | None,
+        color_loss: Callable[[Tensor, slice], Tensor],
+        regulariser_weights: Mapping[str, float],
+    ) -> tuple[RenderOutput, Tensor]:
+        """Render and add the loss' gradients to the field's parameters.
+
+        Args:
+            color_loss: colours (b, 3) of the batch's rows in a slice → their share of the loss.
+
+        Returns:
+            The detached output, and a scalar whose gradient after the rays is the loss'.
+        """
 
 
 def camera_rays(c2w: Tensor, K_inv: Tensor, view: Tensor, xy_px: Tensor) -> RayBatch:

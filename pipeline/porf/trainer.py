@@ -246,7 +246,7 @@ class _Training:
         )
 
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
-        joint.field.end_training()
+        joint.field.begin_step(self.config.steps, self.config.steps)
         if self._refines and joint.fixed_c2w is None:
             self.candidates.append(self.gate.judge("joint", joint.current_c2w()))
             self.accepted = "joint"

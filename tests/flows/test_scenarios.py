@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import trimesh
 
@@ -132,7 +133,7 @@ def test_kill_9_in_training_and_the_same_command_resumes(porf: Porf, small_case:
     finished = porf("run", small_case.photos, "-o", small_case.out, "--config", SMALL, *slow)
     assert finished.code == 0, finished.text
     assert "continues where it was interrupted" in finished.text
-    assert "resum" in finished.text
+    assert "training continues at step" in finished.text
     states = porf.task_states(small_case)
     assert [n for n in ALL if states[n] == "Cached"][:4] == ["ingest", "sfm", "scene", "matches"]
 
@@ -200,6 +201,34 @@ def test_one_stage_by_hand(porf: Porf, small_case: SmallCase, tmp_path: Path) ->
     refused = porf(*words)
     assert refused.code == 2
     assert "choose a new one" in refused.text
+
+
+def test_the_ui_shows_the_run_history(porf: Porf, small_case: SmallCase) -> None:
+    process = porf.start("ui", "--no-browser", PYTHONUNBUFFERED="1")
+    assert process.stdout
+    line = process.stdout.readline()
+    address = line.split("run history: ")[1].split()[0]
+    page = httpx.get(address, follow_redirects=True)
+    assert page.status_code == 200
+    assert "<html" in page.text.lower()
+    runs = httpx.post(f"{porf.api_url}/flow_runs/filter", json={}).json()
+    assert any(run["name"] == "photos @ fast" for run in runs)
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def test_prefect_keeps_progress_the_report_and_the_metrics(
+    porf: Porf, first_run: tuple[SmallCase, Finished]
+) -> None:
+    case, _ = first_run
+    run_id = case.folder.load_record().flow_run_id
+    answer = httpx.post(
+        f"{porf.api_url}/artifacts/filter", json={"flow_runs": {"id": {"any_": [run_id]}}}
+    )
+    artifacts = {artifact["key"]: artifact for artifact in answer.json()}
+    assert "data:image/png;base64" in artifacts["report"]["data"]
+    assert artifacts["metrics"]["type"] == "table"
+    assert float(artifacts["train-progress"]["data"]) == 100
 
 
 def _stage_processes(work: Path) -> list[int]:
