@@ -8,7 +8,7 @@ UNSEEN_WARN = 0.15
 
 def advice(data: ReportData) -> list[str]:
     """One sentence each; empty where nothing stands out."""
-    rules = (_unregistered, _kept_cameras, _unseen)
+    rules = (_unregistered, _unseen)
     return [text for rule in rules if (text := rule(data))]
 
 
@@ -20,16 +20,6 @@ def _unregistered(data: ReportData) -> str | None:
     return (
         f"Not registered: {named}. More photos taken between these and the rest would connect "
         "them, each sharing at least half of its picture with the next."
-    )
-
-
-def _kept_cameras(data: ReportData) -> str | None:
-    if data.train.get("figures", {}).get("accepted_cameras") != "input":
-        return None
-    return (
-        "Refinement did not make held-out matches agree better, so the cameras are those of "
-        "structure from motion. That is no fault; more photos with more overlap would let it "
-        "tell better from worse."
     )
 
 
