@@ -130,6 +130,7 @@ def main() -> None:
         run_set(arguments.data, arguments.out, name)
     results = [read_set(arguments.out, name) for name in arguments.sets]
     target = REPOSITORY / "docs" / "results.md"
+    target.parent.mkdir(exist_ok=True)
     target.write_text(_preamble() + "\n" + tables(results) + "\n")
     print(f"wrote {target}")
 
