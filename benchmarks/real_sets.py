@@ -117,7 +117,7 @@ def _preamble(jobs: int, threads: int) -> str:
 
 Made by `python benchmarks/real_sets.py DATA OUT --jobs {jobs}` with the `fast` preset on
 {platform.machine()} with {os.cpu_count()} CPU cores and no GPU, {jobs} set(s) at a time with
-{threads} thread(s) each. The pipeline gets the photos alone; true cameras and meshes are used by the
+{threads} thread(s) each. The pipeline gets the photos alone; true cameras and meshes serve the
 evaluation only. What a figure means is said in a sentence in every run's `metrics.json`.
 """
 
