@@ -51,7 +51,8 @@ def reconstruct(
     _require_features(features)
     pairs = _choose_pairs(working, [image_ids[name] for name in names], config, seed)
     match_pairs(working, names, pairs, work, config, seed, progress)
-    table = read_two_views(working)
+    publish_database(working, out / "database.db")
+    table = read_two_views(out / "database.db")
     _require_overlap(table, len(photos))
     mapping = map_incrementally(
         working, ingest_dir / "images", work, len(photos), config, seed, progress
@@ -69,7 +70,8 @@ def reconstruct(
         {"tried": len(pairs), "verified": len(table.pairs)},
         features,
     )
-    _write(model, working, out)
+    (out / "sparse").mkdir(parents=True)
+    model.write(str(out / "sparse"))
     return SfmResult(model, report)
 
 
@@ -77,13 +79,6 @@ def _choose_pairs(database: Path, image_ids: list[int], config: SfmConfig, seed:
     if len(image_ids) <= config.exhaustive_limit:
         return exhaustive_pairs(len(image_ids))
     return sparse_pairs(database, image_ids, config.neighbours, seed)
-
-
-def _write(model: pycolmap.Reconstruction, working: Path, out: Path) -> None:
-    sparse = out / "sparse"
-    sparse.mkdir(parents=True)
-    model.write(str(sparse))
-    publish_database(working, out / "database.db")
 
 
 def _require_features(features: dict[str, int]) -> None:

@@ -1,5 +1,6 @@
 """Verified two-view matches, read from the database."""
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,22 +42,36 @@ class TwoViewTable:
 
 
 def read_two_views(database_path: Path) -> TwoViewTable:
-    """Read keypoints and verified matches.
+    """Read keypoints and verified matches of a database that nobody writes to.
 
+    Not through COLMAP: opening a database there changes the file, and artifacts are read only.
     Matches with watermarks or without a geometry are left out.
     """
-    with pycolmap.Database.open(str(database_path)) as database:
-        keypoints = {}
-        for image in database.read_all_images():
-            table = np.asarray(database.read_keypoints(image.image_id), dtype=np.float64)
-            keypoints[image.image_id] = table.reshape(len(table), -1)[:, :2]
-        pair_ids, geometries = database.read_two_view_geometries()
-    pairs = []
-    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
-        if int(geometry.config) not in _USABLE or len(geometry.inlier_matches) == 0:
-            continue
-        image1, image2 = pycolmap.pair_id_to_image_pair(pair_id)
-        features = np.asarray(geometry.inlier_matches, dtype=np.int64)
-        pairs.append(VerifiedPair(image1, image2, features))
+    connection = sqlite3.connect(f"{database_path.resolve().as_uri()}?immutable=1", uri=True)
+    try:
+        stored_points = connection.execute("SELECT image_id, rows, cols, data FROM keypoints")
+        keypoints = {
+            image_id: _table(data, rows, columns, np.float32)[:, :2].astype(np.float64)
+            for image_id, rows, columns, data in stored_points
+        }
+        stored_pairs = connection.execute(
+            "SELECT pair_id, rows, cols, data, config FROM two_view_geometries"
+        )
+        pairs = [
+            VerifiedPair(
+                *pycolmap.pair_id_to_image_pair(pair_id),
+                _table(data, rows, columns, np.uint32).astype(np.int64),
+            )
+            for pair_id, rows, columns, data, config in stored_pairs
+            if config in _USABLE and rows > 0
+        ]
+    finally:
+        connection.close()
     pairs.sort(key=lambda pair: (pair.image1, pair.image2))
     return TwoViewTable(keypoints, pairs)
+
+
+def _table(data: bytes | None, rows: int, columns: int, dtype: type) -> NDArray:
+    if not rows:
+        return np.zeros((0, 2), dtype=dtype)
+    return np.frombuffer(data or b"", dtype=dtype).reshape(rows, columns)

@@ -1,0 +1,181 @@
+"""The stage on rendered photos with known cameras, and on photos that cannot work."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.formats.idr import load_idr_cameras
+from pipeline.geometry.rotations import rotation_angles_deg
+from pipeline.geometry.similarity import umeyama
+from tests.stages.photo_run import box_run, run_stage, to_truth
+
+
+def _report(artifacts: Path, name: str = "sfm") -> dict:
+    return json.loads((artifacts / name / "sfm.json").read_text())
+
+
+def _ingested(tmp_path: Path, images: list[np.ndarray], masks: list[np.ndarray] | None = None):
+    """Artifacts folder with an ingest of these pictures."""
+    external = {"photos": tmp_path / "photos"}
+    (tmp_path / "photos").mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{i:02d}.png")
+    if masks is not None:
+        external["masks"] = tmp_path / "given_masks"
+        external["masks"].mkdir()
+        for i, mask in enumerate(masks):
+            Image.fromarray(mask).save(external["masks"] / f"{i:02d}.png")
+    run_stage("ingest", tmp_path / "run", external)
+    return tmp_path / "run"
+
+
+def _texture(seed: int, width: int = 320, height: int = 240) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_every_view_is_registered_with_true_rotations() -> None:
+    run = box_run()
+    cameras = load_idr_cameras(run.folder("scene") / "cameras_colmap.npz")
+    assert run.names == run.truth.names
+    _, errors_deg = to_truth(cameras.c2w, run.names, run.truth)
+    assert errors_deg.mean() < 0.15
+
+
+def test_the_principal_point_is_found_by_evidence() -> None:
+    run = box_run()
+    calibration = _report(run.artifacts)["calibration"]
+    assert calibration["chosen"]["principal_point"]
+    assert len(calibration["candidates"]) == 6
+    offset = calibration["principal_points"][0]["offset_px"]
+    np.testing.assert_allclose(offset, run.truth.offset_px, atol=2.0)
+    assert calibration["rationale"] in run.verdicts["sfm"].figures["calibration"]
+
+
+def test_the_report_counts_what_is_there() -> None:
+    run = box_run()
+    report = _report(run.artifacts)
+    assert report["registered"] == run.truth.names
+    assert report["unregistered"] == []
+    assert report["pairs"]["tried"] == 14 * 13 // 2
+    assert report["consistency"]["contradicting_share"] < 0.05
+    assert 0 < report["reprojection_px"]["median"] < 0.5
+    assert run.verdicts["sfm"].status == "ok"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_same_photos_give_the_same_files(tmp_path: Path) -> None:
+    run = box_run()
+    artifacts = tmp_path / "run"
+    shutil.copytree(run.folder("ingest"), artifacts / "ingest")
+    run_stage("sfm", artifacts)
+    assert _digests(artifacts / "sfm") == _digests(run.folder("sfm"))
+
+
+def test_an_interrupted_attempt_is_taken_up(tmp_path: Path, monkeypatch) -> None:
+    run = box_run()
+    artifacts = tmp_path / "run"
+    shutil.copytree(run.folder("ingest"), artifacts / "ingest")
+    work = artifacts / "work" / "sfm"
+    shutil.copytree(run.artifacts / "work" / "sfm", work)
+    extracted = []
+    monkeypatch.setattr("pipeline.sfm.features._extract_one", lambda *args: extracted.append(args))
+    verdict = run_stage("sfm", artifacts)
+    assert extracted == []
+    assert verdict.figures["registered"] == 14
+
+
+def test_photos_that_do_not_overlap_are_refused(tmp_path: Path) -> None:
+    artifacts = _ingested(tmp_path, [_texture(seed) for seed in range(4)])
+    with pytest.raises(InputError, match="do not overlap") as caught:
+        run_stage("sfm", artifacts)
+    assert "neighbours" in (caught.value.hint or "")
+
+
+def test_photos_without_texture_are_refused(tmp_path: Path) -> None:
+    flat = [np.full((240, 320, 3), 60 + 40 * i, dtype=np.uint8) for i in range(4)]
+    with pytest.raises(InputError, match="0 of 4 photos show enough texture"):
+        run_stage("sfm", _ingested(tmp_path, flat))
+
+
+def test_a_camera_that_does_not_move_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scene = _texture(2)
+    noisy = [np.clip(scene + rng.normal(0, 3, scene.shape), 0, 255) for _ in range(4)]
+    with pytest.raises(InputError, match="no cameras could be recovered"):
+        run_stage("sfm", _ingested(tmp_path, [n.astype(np.uint8) for n in noisy]))
+
+
+def test_masks_keep_features_to_the_object(tmp_path: Path) -> None:
+    run = box_run()
+    photos = [np.asarray(Image.open(run.photos / name)) for name in run.truth.names[:5]]
+    half = np.zeros(photos[0].shape[:2], dtype=np.uint8)
+    half[:, 130:300] = 255
+    artifacts = _ingested(tmp_path, photos, [half] * 5)
+    run_stage("sfm", artifacts)
+    masked = _report(artifacts)
+    run_stage("sfm", artifacts, options={"use_masks": False}, out_name="unmasked")
+    free = _report(artifacts, "unmasked")
+    assert masked["features_median"] < 0.75 * free["features_median"]
+    assert masked["points"] < free["points"]
+
+
+def test_beyond_the_limit_fewer_pairs_reach_the_same_model(tmp_path: Path) -> None:
+    run = box_run()
+    artifacts = tmp_path / "run"
+    shutil.copytree(run.folder("ingest"), artifacts / "ingest")
+    run_stage("sfm", artifacts, options={"exhaustive_limit": 5, "neighbours": 6})
+    report = _report(artifacts)
+    assert report["pairs"]["tried"] < 0.8 * 14 * 13 / 2
+    assert len(report["registered"]) == 14
+
+
+def test_photos_of_a_real_camera(tmp_path: Path, shared: Path) -> None:
+    artifacts = tmp_path / "run"
+    run_stage("ingest", artifacts, {"photos": shared / "data" / "kermit"})
+    verdict = run_stage("sfm", artifacts)
+    assert verdict.figures["registered"] == 11
+    assert verdict.figures["reprojection_median_px"] < 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "views", "limit_deg"),
+    [
+        ("render_plant", 24, 0.12),
+        ("fountain", 11, 0.06),
+        ("temple", 47, 0.17),
+        ("dtu65", 49, 0.14),
+    ],
+)
+def test_rotations_of_the_shared_sets(
+    tmp_path: Path, shared: Path, name: str, views: int, limit_deg: float
+) -> None:
+    data = shared / "data" / name
+    artifacts = tmp_path / "run"
+    run_stage("ingest", artifacts, {"photos": data / "photos"})
+    for stage in ("sfm", "scene"):
+        run_stage(stage, artifacts)
+    found = load_idr_cameras(artifacts / "scene" / "cameras_colmap.npz")
+    records = json.loads((artifacts / "scene" / "views.json").read_text())
+    names = [r["name"] for r in records if r["registered"]]
+    assert len(names) == views
+    truth = load_idr_cameras(data / "cameras.npz")
+    order = json.loads((data / "image_names.json").read_text())
+    true_c2w = truth.c2w[[order.index(n) for n in names]]
+    aligned = umeyama(found.c2w[:, :3, 3], true_c2w[:, :3, 3]).apply_c2w(found.c2w)
+    assert rotation_angles_deg(aligned[:, :3, :3], true_c2w[:, :3, :3]).mean() <= limit_deg
