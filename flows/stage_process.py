@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -94,8 +95,9 @@ class _Ending:
             line = raw.rstrip()
             if not line.startswith(EVENT_MARK):
                 self._tail.append(line)
-                self._log.write(line + "\n")
-                self._log.flush()
+                with suppress(OSError):  # a full disk must not deafen us to the stage's refusal
+                    self._log.write(line + "\n")
+                    self._log.flush()
                 continue
             event = json.loads(line[len(EVENT_MARK) :])
             if event["kind"] == "refused":

@@ -33,8 +33,8 @@ def check_ground_truth(external: Mapping[str, Path], config: EvaluateConfig) -> 
     cameras, mesh = external.get("ground_truth"), external.get("ground_truth_mesh")
     if cameras is None and mesh is None:
         return
+    from pipeline.imaging.ingest import readable_photo_names  # noqa: PLC0415  (loads OpenCV)
     from pipeline.metrics.precheck import check_truth_files  # noqa: PLC0415  (loads trimesh)
 
     photos = external.get("photos")
-    names = [p.name for p in photos.iterdir() if p.is_file()] if photos else None
-    check_truth_files(cameras, mesh, names)
+    check_truth_files(cameras, mesh, readable_photo_names(photos) if photos else None)

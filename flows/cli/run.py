@@ -32,6 +32,7 @@ from flows.server import prefect_server
 from flows.settings import changed_options, resolve
 from flows.stage_process import log_tail
 from pipeline.errors import PorfError
+from pipeline.store.files import disk_error, is_disk_error
 
 PhotosArgument = Annotated[Path, typer.Argument(help="Folder of photos.", metavar="PHOTOS")]
 OutOption = Annotated[
@@ -122,10 +123,16 @@ def run_flow(request: RunRequest) -> PorfError | None:
             flush()
         if state.is_completed():
             return None
-        error = state.result(raise_on_failure=False)
-        return (
-            error if isinstance(error, PorfError) else PorfError(f"{type(error).__name__}: {error}")
-        )
+        return _as_ours(state.result(raise_on_failure=False), request.out)
+
+
+def _as_ours(error: object, out: Path) -> PorfError:
+    """Whatever ended a run, in words for a user."""
+    if isinstance(error, PorfError):
+        return error
+    if isinstance(error, OSError) and is_disk_error(error):
+        return disk_error(error, out)
+    return PorfError(f"{type(error).__name__}: {error}")
 
 
 def quiet_prefect() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.imaging.config import IngestConfig
@@ -80,6 +81,18 @@ def check_photo_folder(folder: Path) -> None:
             f"{what} in {folder}: expected at least {MIN_PHOTOS} photos, got {found}",
             hint="take 20 or more overlapping photos all around the object",
         )
+
+
+def readable_photo_names(folder: Path) -> list[str]:
+    """Names of the files that say they are images, without decoding their pixels."""
+    names = []
+    for path in photo_files(folder):
+        try:
+            with Image.open(path):
+                names.append(path.name)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+    return names
 
 
 def photo_files(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
 from pipeline.metrics.surface import ObjectSphere, check_camera_scale
 from pipeline.metrics.truth import assign_truth, load_ground_truth_cameras, load_mesh
 
@@ -16,7 +15,7 @@ def check_truth_files(
     """Read the files as the evaluation will.
 
     Args:
-        photo_names: of the user's files, if known; some of them may turn out to be no photos.
+        photo_names: of the user's photos, if known.
 
     Raises:
         InputError: a file that is no camera file or no mesh, cameras that are not of these photos,
@@ -25,11 +24,6 @@ def check_truth_files(
     truth = load_ground_truth_cameras(cameras_path) if cameras_path is not None else None
     mesh = load_mesh(mesh_path) if mesh_path is not None else None
     if truth is not None and photo_names is not None:
-        if truth.names is None and len(truth.cameras) > len(photo_names):
-            raise InputError(
-                f"the ground truth has {len(truth.cameras)} cameras for {len(photo_names)} photos"
-            )
-        if truth.names is not None or len(truth.cameras) == len(photo_names):
-            assign_truth(truth, photo_names, sorted(photo_names))
+        assign_truth(truth, photo_names, sorted(photo_names))
     if truth is not None and mesh is not None:
         check_camera_scale(truth.cameras.c2w[:, :3, 3], ObjectSphere.of(np.asarray(mesh.vertices)))

@@ -1,5 +1,7 @@
 """The command line as a user runs it, and a small case to run it on."""
 
+import contextlib
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 import httpx
 
 from flows.case_folder import CaseFolder
+from flows.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = Path(__file__).with_name("small.yaml")
@@ -78,3 +81,18 @@ class SmallCase:
         """The manifest behind every stage's current result."""
         found = {n: self.folder.store.find(n, key)[0] for n, key in self.keys().items()}
         return {name: manifest for name, manifest in found.items() if manifest}
+
+
+def refuse(*words: str | Path) -> Finished:
+    """Run a command that is expected to end before anything starts, in this process."""
+    said = io.StringIO()
+    argv, sys.argv = sys.argv, ["porf", *map(str, words)]
+    code = 0
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            main()
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        sys.argv = argv
+    return Finished(code, said.getvalue())

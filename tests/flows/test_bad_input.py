@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.flows.harness import SMALL, Finished, Porf
+from tests.flows.harness import SMALL, Finished, Porf, refuse
 
 
 @pytest.fixture
@@ -24,23 +24,23 @@ def refused(finished: Finished, *words: str) -> None:
         assert word in finished.text, finished.text
 
 
-def test_photos_that_are_not_there(porf: Porf, tmp_path: Path) -> None:
+def test_photos_that_are_not_there(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    refused(porf("run", tmp_path / "absent", "-o", out), "absent", "does not exist")
+    refused(refuse("run", tmp_path / "absent", "-o", out), "absent", "does not exist")
     (tmp_path / "empty").mkdir()
-    refused(porf("run", tmp_path / "empty", "-o", out), "image")
+    refused(refuse("run", tmp_path / "empty", "-o", out), "image")
     (tmp_path / "empty" / "notes.txt").write_text("no photo")
-    refused(porf("run", tmp_path / "empty", "-o", out), "image")
+    refused(refuse("run", tmp_path / "empty", "-o", out), "image")
     (tmp_path / "file.jpg").write_bytes(b"x")
-    refused(porf("run", tmp_path / "file.jpg", "-o", out), "folder")
+    refused(refuse("run", tmp_path / "file.jpg", "-o", out), "folder")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_too_few_photos(porf: Porf, photos: Path, tmp_path: Path, count: int) -> None:
+def test_too_few_photos(photos: Path, tmp_path: Path, count: int) -> None:
     for extra in sorted(photos.iterdir())[count:]:
         extra.unlink()
-    refused(porf("run", photos, "-o", tmp_path / "out"), "3", str(count))
+    refused(refuse("run", photos, "-o", tmp_path / "out"), "3", str(count))
 
 
 def test_damaged_photos_among_good_ones_are_named_and_skipped(
@@ -86,27 +86,25 @@ def test_photos_that_do_not_overlap(porf: Porf, tmp_path: Path) -> None:
     ],
 )
 def test_unknown_names(
-    porf: Porf, photos_and_truth: Path, tmp_path: Path, words: list[str], expected: str
+    photos_and_truth: Path, tmp_path: Path, words: list[str], expected: str
 ) -> None:
     out = tmp_path / "out"
-    refused(porf("run", photos_and_truth / "photos", "-o", out, *words), expected)
+    refused(refuse("run", photos_and_truth / "photos", "-o", out, *words), expected)
     assert not out.exists()
 
 
-def test_a_ground_truth_that_does_not_match(
-    porf: Porf, photos_and_truth: Path, tmp_path: Path
-) -> None:
+def test_a_ground_truth_that_does_not_match(photos_and_truth: Path, tmp_path: Path) -> None:
     photos = photos_and_truth / "photos"
     wrong = tmp_path / "cameras.npz"
     np.savez(wrong, world_mat_0=np.eye(4), scale_mat_0=np.eye(4))
     run = ["run", photos, "-o", tmp_path / "out"]
-    refused(porf(*run, "--ground-truth", wrong), "1", "10")
+    refused(refuse(*run, "--ground-truth", wrong), "1", "10")
     wrong.write_bytes(b"broken")
-    refused(porf(*run, "--ground-truth", wrong), "cameras.npz")
-    refused(porf(*run, "--ground-truth", tmp_path / "absent.npz"), "absent.npz")
+    refused(refuse(*run, "--ground-truth", wrong), "cameras.npz")
+    refused(refuse(*run, "--ground-truth", tmp_path / "absent.npz"), "absent.npz")
     mesh = tmp_path / "mesh.ply"
     mesh.write_bytes(b"not a mesh")
-    refused(porf(*run, "--ground-truth-mesh", mesh), "mesh.ply")
+    refused(refuse(*run, "--ground-truth-mesh", mesh), "mesh.ply")
 
 
 def test_an_output_folder_of_other_photos(porf: Porf, photos: Path, tmp_path: Path) -> None:
@@ -116,14 +114,14 @@ def test_an_output_folder_of_other_photos(porf: Porf, photos: Path, tmp_path: Pa
     others.mkdir()
     for i, path in enumerate(sorted(photos.iterdir())):
         (others / f"{i}.jpg").write_bytes(path.read_bytes() + b"\0")
-    refused(porf("run", others, "-o", out), "belongs to other photos", str(photos))
+    refused(refuse("run", others, "-o", out), "belongs to other photos", str(photos))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
-    refused(porf("run", photos, "-o", tmp_path / "thesis"), "not of this program")
+    refused(refuse("run", photos, "-o", tmp_path / "thesis"), "not of this program")
 
 
-def test_an_output_folder_that_cannot_be_written(porf: Porf, photos_and_truth: Path) -> None:
-    refused(porf("run", photos_and_truth / "photos", "-o", "/proc/porf-out"), "cannot write")
+def test_an_output_folder_that_cannot_be_written(photos_and_truth: Path) -> None:
+    refused(refuse("run", photos_and_truth / "photos", "-o", "/proc/porf-out"), "cannot write")
 
 
 @pytest.fixture
@@ -146,8 +144,8 @@ def test_a_full_disk(porf: Porf, photos_and_truth: Path, small_disk: Path) -> No
     assert half == []
 
 
-def test_questions_about_a_folder_without_a_run(porf: Porf, tmp_path: Path) -> None:
+def test_questions_about_a_folder_without_a_run(tmp_path: Path) -> None:
     for command in ("status", "explain"):
-        refused(porf(command, tmp_path), "no run was started")
-    refused(porf("stage", "mesh", "-o", tmp_path / "x"), "--input scene=FOLDER")
-    refused(porf("stage", "mseh", "-o", tmp_path / "x"), "did you mean 'mesh'")
+        refused(refuse(command, tmp_path), "no run was started")
+    refused(refuse("stage", "mesh", "-o", tmp_path / "x"), "--input scene=FOLDER")
+    refused(refuse("stage", "mseh", "-o", tmp_path / "x"), "did you mean 'mesh'")

@@ -171,7 +171,7 @@ def test_two_identical_runs_at_once_compute_once(porf: Porf, small_case: SmallCa
         m for m in small_case.folder.store.manifests("train") if m.recipe.options["steps"] == 41
     ]
     assert len(trained) == 1
-    assert sum("waiting for its result" in text for text in texts) == 1
+    assert any("waiting for its result" in text for text in texts)
 
 
 def test_status_shows_every_stage(porf: Porf, small_case: SmallCase) -> None:
