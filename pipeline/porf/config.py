@@ -93,7 +93,16 @@ class GridConfig(_Section):
         0.25, ge=0, le=1, description="share of the steps in which the finer levels join in"
     )
     anneal_share: float = Field(0.1, ge=0, le=1, description="NeuS' cosine annealing, of the steps")
+    view_start: float = Field(
+        0.0, ge=0, le=1, description="share of the steps after which colour may depend on the view"
+    )
     eikonal_weight: float = Field(0.1, ge=0, description="weight of |gradient| = 1")
+    anchor_weight: float = Field(
+        0.0, ge=0, description="first weight of the distances at triangulated matches; 0 = unused"
+    )
+    anchor_share: float = Field(
+        0.5, gt=0, le=1, description="share of the steps in which that weight goes to zero"
+    )
     background: Literal["volume", "color"] = Field(
         "volume",
         description="volume: density and colour of all space beyond the sphere, contracted; "

@@ -13,13 +13,15 @@ from pipeline.porf.grid import GridSurface
 from pipeline.porf.neus_renderer import section_opacity
 from pipeline.porf.rays import RayBatch, RenderOutput, unit_sphere_interval
 from pipeline.porf.sampling import importance_depths, section_weights
-from pipeline.porf.schedule import geometric
+from pipeline.porf.schedule import geometric, linear
 
 _EPSILON = 1e-5
 _PROPOSAL_INV_S_MAX = 80.0
 _DEPTH_JITTER = 0.002
 _LAST_SECTION = 2 / 64  # NeuS' length of a section that has no next sample
 _CHUNK = 16_384
+_VIEW_RAMP = 0.1  # share of the steps in which view dependence fades in
+_ANCHORS_PER_STEP = 512
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class GridModel(nn.Module):
         self.active_levels = self.surface.grid.levels
         self.anneal = 1.0
         self.inv_s_now = config.inv_s_end
+        self.view_share = 1.0
+        self.anchor_factor = 0.0
+        self.anchors = torch.zeros(0, 3)
+
+    def set_anchors(self, points: Tensor) -> None:
+        """Points (P, 3) on the surface, normalised frame, that steer its first shape."""
+        self.anchors = points.to(self.cache.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `FieldModel.parameter_groups`: grids learn faster than networks."""
@@ -84,6 +93,9 @@ class GridModel(nn.Module):
         self.inv_s_now = geometric(share / config.inv_s_share, config.inv_s_start, config.inv_s_end)
         self.anneal = min(1.0, share / config.anneal_share) if config.anneal_share else 1.0
         levels = self.surface.grid.levels
+        # Without views, colours can only agree by the right shape; later they may tell highlights.
+        self.view_share = linear((share - config.view_start) / _VIEW_RAMP, 0.0, 1.0)
+        self.anchor_factor = linear(share / config.anchor_share, 1.0, 0.0)
         joined = share / config.coarse_share if config.coarse_share else 1.0
         self.active_levels = min(levels, 2 + int(joined * (levels - 2 + 1e-9)))
         if step in (0, total_steps):
@@ -137,9 +149,19 @@ class GridModel(nn.Module):
             opacity=opacity,
             depth=(surface_weights * inside.depths).sum(1) / opacity.clamp(min=_EPSILON),
             normal=(surface_weights[..., None] * inside.normals).sum(1),
-            regularisers={"eikonal": inside.eikonal},
-            figures={},
+            regularisers={"eikonal": inside.eikonal, "anchors": self._anchor_loss(generator)},
         )
+
+    def _anchor_loss(self, generator: torch.Generator | None) -> Tensor:
+        """Mean distance of some anchors from the surface, fading out; zero in evaluation."""
+        if generator is None or self.anchor_factor == 0 or not len(self.anchors):
+            return self.cache.new_zeros(())
+        device = self.anchors.device
+        chosen = torch.randint(
+            len(self.anchors), (_ANCHORS_PER_STEP,), generator=generator, device=device
+        )
+        distances = self.surface.sdf(self.anchors[chosen], self.active_levels)
+        return distances.abs().mean() * self.anchor_factor
 
     def _sample_depths(
         self, rays: RayBatch, near: Tensor, far: Tensor, generator: torch.Generator | None
@@ -197,7 +219,10 @@ class GridModel(nn.Module):
         kept = min(self.config.color_samples, samples)
         points, normals, features = inside.points, inside.normals, inside.features
         if kept < samples:
+            opacity = weights.sum(1, keepdim=True)
             weights, index = weights.topk(kept, dim=1)
+            # The left-out samples are taken to look like the kept ones.
+            weights = weights * (opacity / (weights.sum(1, keepdim=True) + _EPSILON))
             rows = (index + torch.arange(count, device=index.device)[:, None] * samples).view(-1)
             points, normals, features = (
                 part.reshape(count * samples, -1).index_select(0, rows)
@@ -205,6 +230,10 @@ class GridModel(nn.Module):
             )
         directions = rays.directions[:, None].expand(-1, kept, -1)
         color = self.surface.color(
-            *(part.reshape(count * kept, -1) for part in (points, normals, directions, features))
+            points.reshape(-1, 3),
+            normals.reshape(-1, 3),
+            directions.reshape(-1, 3),
+            features.reshape(count * kept, -1),
+            self.view_share,
         )
         return (color.view(count, kept, 3) * weights[..., None]).sum(1)

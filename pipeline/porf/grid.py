@@ -34,7 +34,14 @@ class GridSurface(nn.Module):
         gradient = by_input[:, :3] + (jacobian * by_input[:, 3:]).sum(-1).t()
         return sdf, gradient, torch.cat([features, value], dim=1)
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, features: Tensor) -> Tensor:
-        """Colours (N, 3) in [0, 1] of points with unit normals, seen along unit directions."""
-        inputs = torch.cat([features, x, normal, direction_features(direction)], dim=1)
+    def color(
+        self, x: Tensor, normal: Tensor, direction: Tensor, features: Tensor, view_share: float
+    ) -> Tensor:
+        """Colours (N, 3) in [0, 1] of points with unit normals, seen along unit directions.
+
+        Args:
+            view_share: how much the direction counts, from 0 to 1.
+        """
+        seen_along = direction_features(direction) * view_share
+        inputs = torch.cat([features, x, normal, seen_along], dim=1)
         return torch.sigmoid(self.color_network(inputs))

@@ -46,7 +46,8 @@ def _cell(coordinate, resolution):  # type: ignore[no-untyped-def]
     """Cell index and fraction along one axis; coordinates beyond [-1, 1] stick to the border."""
     clamped = min(max(coordinate, -_ONE), _ONE)
     scaled = (clamped + _ONE) * (_HALF * np.float32(resolution - 1))
-    index = min(np.int64(scaled), resolution - 2)
+    # The lower bound catches NaN, whose integer is far below zero: it must not leave the table.
+    index = max(min(np.int64(scaled), resolution - 2), 0)
     return index, scaled - np.float32(index)
 
 

@@ -159,7 +159,8 @@ def _cells(x: Tensor, shape: GridShape) -> tuple[Tensor, Tensor, Tensor]:
     """Corner rows (8, L, N), corner 4 dx + 2 dy + dz; fractions (L, N, 3); cells a unit length."""
     last = torch.tensor(shape.resolution, device=x.device).to(x.dtype)[:, None, None] - 1
     scaled = (x.detach().clamp(-1, 1) + 1) * (last * 0.5)
-    cell = torch.minimum(scaled.floor(), last - 1)
+    # A NaN gets the first cell here and stays NaN as a fraction: no row outside the table.
+    cell = torch.minimum(scaled.floor(), last - 1).nan_to_num(0.0)
     rows = [_corner_rows(cell[level].long(), shape, level) for level in range(len(cell))]
     return torch.stack(rows, dim=1), scaled - cell, last * 0.5
 

@@ -154,7 +154,9 @@ class _Training:
             self.progress.note(f"training continues at step {joint.step} of {self.config.steps}")
             return joint
         self.candidates.append(self.gate.given)
-        return self._joint(self._epipolar_phase())
+        joint = self._joint(self._epipolar_phase())
+        joint.place_anchors(self._generator("anchors"))
+        return joint
 
     def _epipolar_phase(self) -> PoseField:
         poses, options = self._new_poses(), self.config.epipolar
@@ -251,7 +253,8 @@ class _Training:
             self.candidates.append(self.gate.judge("joint", joint.current_c2w()))
             self.accepted = "joint"
         c2w = joint.current_c2w()
-        cameras = self.case.cameras.with_normalised_poses(c2w.double().cpu().numpy())
+        exact = nearest_rotations(c2w.double().cpu())
+        cameras = self.case.cameras.with_normalised_poses(exact.numpy())
         if self.accepted == "input":
             cameras = self.case.cameras
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
@@ -311,6 +314,17 @@ def _derived_seed(seed: int, purpose: str) -> int:
 def _rotation_changes_deg(before: Tensor, after: Tensor) -> NDArray:
     rotations = (c2w[:, :3, :3].double().cpu().numpy() for c2w in (before, after))
     return rotation_angles_deg(*rotations)
+
+
+def nearest_rotations(c2w: Tensor) -> Tensor:
+    """Poses (V, 4, 4) with their rotation parts made orthonormal to the tensor's precision.
+
+    Single precision leaves 1e-7, which would reach the intrinsics when P is decomposed.
+    """
+    U, _, Vt = torch.linalg.svd(c2w[:, :3, :3])
+    exact = c2w.clone()
+    exact[:, :3, :3] = U @ Vt
+    return exact
 
 
 def _finite(value: float) -> float | None:

@@ -138,3 +138,15 @@ def test_evaluation_has_no_jitter() -> None:
         assert torch.equal(model.render(rays, None).color, model.render(rays, None).color)
         first = model.render(rays, seeded(1)).color
         assert not torch.equal(first, model.render(rays, seeded(2)).color)
+
+
+def test_points_that_are_not_numbers_stay_inside_the_table() -> None:
+    grid, x = small_grid(), some_points(8)
+    x[3] = float("nan")
+    x[5] = float("inf")
+    for values in (
+        grid.with_jacobian(x)[0],
+        hash_grid._torch_interpolate(grid.table, x, grid.shape, True)[0],
+    ):
+        finite = values.isfinite().all(1)
+        assert finite.tolist() == [True, True, True, False, True, True, True, True]

@@ -23,11 +23,12 @@ TINY_OPTIONS = {
     "rays": 128,
     "checkpoint_every": 10,
     "log_every": 10,
+    "heldout_blocks": 0.1,
     "epipolar": {"steps": 80, "pairs_per_step": 8},
     "grid": {
         "resolutions": [8, 16],
         "log2_entries": 11,
-        "hidden_width": 16,
+        "hidden_width": 32,
         "samples": 12,
         "uniform_samples": 4,
         "color_samples": 6,
@@ -42,7 +43,7 @@ TINY_OPTIONS = {
         "foreground_samples": 1,
     },
     "neus": {
-        "hidden_width": 16,
+        "hidden_width": 48,
         "hidden_layers": 4,
         "skip_layer": 2,
         "color_width": 16,
