@@ -57,14 +57,12 @@ def read_two_views(database_path: Path) -> TwoViewTable:
         stored_pairs = connection.execute(
             "SELECT pair_id, rows, cols, data, config FROM two_view_geometries"
         )
-        pairs = [
-            VerifiedPair(
-                *pycolmap.pair_id_to_image_pair(pair_id),
-                _table(data, rows, columns, np.uint32).astype(np.int64),
-            )
-            for pair_id, rows, columns, data, config in stored_pairs
-            if config in _USABLE and rows > 0
-        ]
+        pairs = []
+        for pair_id, rows, columns, data, config in stored_pairs:
+            if config in _USABLE and rows > 0:
+                image1, image2 = pycolmap.pair_id_to_image_pair(pair_id)
+                features = _table(data, rows, columns, np.uint32).astype(np.int64)
+                pairs.append(VerifiedPair(image1, image2, features))
     finally:
         connection.close()
     pairs.sort(key=lambda pair: (pair.image1, pair.image2))
