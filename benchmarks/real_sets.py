@@ -112,14 +112,14 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
-def _preamble(jobs: int, threads: int) -> str:
+def _preamble(jobs: int, threads: int, remark: str) -> str:
     return f"""# Results
 
 Made by `python benchmarks/real_sets.py DATA OUT --jobs {jobs}` with the `fast` preset on
 {platform.machine()} with {os.cpu_count()} CPU cores and no GPU, {jobs} set(s) at a time with
 {threads} thread(s) each. The pipeline gets the photos alone; true cameras and meshes serve the
 evaluation only. What a figure means is said in a sentence in every run's `metrics.json`.
-"""
+{remark}"""
 
 
 def main() -> None:
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--jobs", type=int, default=1, help="sets that run at the same time")
+    parser.add_argument("--remark", default="", help="a sentence about these runs")
     arguments = parser.parse_args()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -141,7 +142,7 @@ def main() -> None:
     results = [read_set(arguments.out, name) for name in arguments.sets]
     target = REPOSITORY / "docs" / "results.md"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(_preamble(arguments.jobs, threads) + "\n" + tables(results) + "\n")
+    target.write_text(_preamble(arguments.jobs, threads, arguments.remark) + "\n" + tables(results) + "\n")
     print(f"wrote {target}")
 
 
