@@ -142,7 +142,9 @@ def main() -> None:
     results = [read_set(arguments.out, name) for name in arguments.sets]
     target = REPOSITORY / "docs" / "results.md"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(_preamble(arguments.jobs, threads, arguments.remark) + "\n" + tables(results) + "\n")
+    target.write_text(
+        _preamble(arguments.jobs, threads, arguments.remark) + "\n" + tables(results) + "\n"
+    )
     print(f"wrote {target}")
 
 
