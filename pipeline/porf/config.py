@@ -153,7 +153,7 @@ class TrainConfig(StageConfig):
     field: Literal["grid", "neus"] = Field(
         "grid", description="grid: hashed feature grids, fast; neus: the published networks"
     )
-    steps: int = Field(1500, ge=1, description="steps of joint training")
+    steps: int = Field(2500, ge=1, description="steps of joint training")
     rays: int = Field(512, ge=1, description="pixels a step")
     rays_from: Literal["all_views", "one_view"] = Field(
         "all_views", description="pixels of all views mixed, or of one view a step (the original)"
