@@ -45,6 +45,8 @@ MAX_OBSERVATIONS = 15_000
 """Candidates are compared on an even sample of the tracks with about this many observations; their
 likelihoods and covariances are extrapolated to all."""
 NEGLIGIBLE_PX = 0.02
+MAX_ERROR_PX = 100.0
+"""What an observation of a point behind its camera counts as."""
 LOSS_SCALE_SIGMAS = 2.0
 MIN_LOSS_SCALE_PX = 0.1
 
@@ -160,7 +162,7 @@ def _score(
 ) -> float:
     """-2 log evidence under a bivariate Cauchy distribution of the errors, up to a constant.
 
-    Infinite for a camera that no lens is like, and where points lie behind a camera.
+    Infinite for a camera that no lens is like.
 
     Args:
         model: the sample, as adjusted.
@@ -170,7 +172,8 @@ def _score(
     cameras = [model.cameras[c] for c in cameras_in_use(model)]
     if not all(_plausible(camera) for camera in cameras):
         return float("inf")
-    log_likelihood = -1.5 * np.log1p(adjusted.squared_px / scale_px**2).sum()
+    squared_px = np.minimum(adjusted.squared_px, MAX_ERROR_PX**2)
+    log_likelihood = -1.5 * np.log1p(squared_px / scale_px**2).sum()
     extrapolated = log_likelihood * observations / max(len(adjusted.squared_px), 1)
     # Schwarz 1978: a coefficient costs the logarithm of the number of observations
     coefficient_price = float(np.log(max(2 * observations, 2)))

@@ -78,7 +78,8 @@ def build_report(
 ) -> dict[str, Any]:
     """Everything for `sfm.json` except the verdict."""
     to_photo = {file_name(photo): photo.name for photo in ingest.used}
-    errors = np.sqrt(squared_residuals_px(model))
+    squared_px = squared_residuals_px(model)
+    errors = np.sqrt(squared_px[np.isfinite(squared_px)])
 
     def photo_names(other: pycolmap.Reconstruction) -> list[str]:
         return sorted(to_photo[other.image(i).name] for i in other.reg_image_ids())
@@ -91,7 +92,7 @@ def build_report(
         "features_median": float(np.median(list(features.values()))),
         "pairs": pair_counts,
         "points": model.num_points3D(),
-        "observations": len(errors),
+        "observations": len(squared_px),
         "track_length_mean": float(model.compute_mean_track_length()),
         "reprojection_px": {"mean": float(errors.mean()), "median": float(np.median(errors))},
         "cameras": {

@@ -162,3 +162,13 @@ def test_covariances_are_those_of_repeated_noise() -> None:
     ratio = spread / np.mean(formal, axis=0)
     assert (ratio > 0.5).all()
     assert (ratio < 2.0).all()
+
+
+def test_points_behind_a_camera_do_not_spoil_the_comparison() -> None:
+    mapped = _as_mapped(_true_model((22.0, -15.0)))
+    for point_id in sorted(mapped.points3D)[:5]:
+        mapped.points3D[point_id].xyz *= -50.0
+    assert not np.isfinite(squared_residuals_px(mapped)).all()
+    _, report = calibrate(mapped, SfmConfig(threads=2), NullProgress())
+    assert np.isfinite([candidate.score for candidate in report.candidates]).all()
+    assert report.chosen.principal_point
