@@ -237,7 +237,7 @@ def _rationale(chosen: Candidate, candidates: list[Candidate], points: list[Prin
         best = min(others, key=lambda c: c.score)
         against = "kept at the centre" if chosen.principal_point else "refined"
         gap = best.score - chosen.score
-        text += f": evidence {gap:.0f} better than {best.model} with it {against}"
+        text += f": evidence larger by {gap:.0f} than for {best.model} with it {against}"
     if chosen.principal_point and points:
         x, y = points[0].offset_px
         text += f"; offset of the first camera ({x:.1f}, {y:.1f}) px"
