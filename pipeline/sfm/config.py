@@ -16,8 +16,10 @@ class SfmConfig(StageConfig):
     max_features: int = Field(
         8192, ge=256, le=65536, description="SIFT features kept a photo, the largest ones"
     )
-    use_masks: bool = Field(
-        True, description="take features inside the masks only, where masks were given"
+    use_masks: bool | Literal["auto"] = Field(
+        "auto",
+        description="take features inside the masks only, where masks were given; auto: unless the"
+        " whole photos register more",
     )
     exhaustive_limit: int = Field(
         100, ge=2, description="up to this many photos every pair is matched"

@@ -33,10 +33,14 @@ def extract_features(
     ingest_dir: Path,
     photos: list[PhotoRecord],
     image_ids: dict[str, int],
+    masked: bool,
     config: SfmConfig,
     progress: Progress,
 ) -> dict[str, int]:
     """Extract what the database lacks, one photo a thread.
+
+    Args:
+        masked: keep features inside the masks only, of photos that have one.
 
     Returns:
         Number of features by file name.
@@ -46,7 +50,7 @@ def extract_features(
     def extract(photo: PhotoRecord) -> Features:
         if not hasattr(local, "extractor"):
             local.extractor = _extractor(config)
-        return _extract_one(local.extractor, ingest_dir, photo, config.use_masks)
+        return _extract_one(local.extractor, ingest_dir, photo, masked)
 
     counts = {}
     with (
@@ -81,14 +85,14 @@ def _extractor(config: SfmConfig) -> pycolmap.FeatureExtractor:
 
 
 def _extract_one(
-    extractor: pycolmap.FeatureExtractor, ingest_dir: Path, photo: PhotoRecord, use_mask: bool
+    extractor: pycolmap.FeatureExtractor, ingest_dir: Path, photo: PhotoRecord, masked: bool
 ) -> Features:
     with Image.open(ingest_dir / str(photo.file)) as image:
         bitmap = pycolmap.Bitmap.from_array(np.asarray(image.convert("RGB")))
     keypoints, descriptors = extractor.extract(bitmap.clone_as_grey())
     xyso = pycolmap.keypoints_to_matrix(keypoints)
     described = np.asarray(descriptors.data)
-    if use_mask and photo.mask is not None:
+    if masked and photo.mask is not None:
         with Image.open(ingest_dir / photo.mask) as mask_image:
             mask = np.asarray(mask_image)
         # COLMAP's pixel (column, row) covers [column, column + 1)

@@ -1,5 +1,6 @@
 """Photos of one ingest to a calibrated model."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pycolmap
 
 from pipeline.errors import InputError
-from pipeline.imaging.records import load_ingest
+from pipeline.imaging.records import IngestRecord, load_ingest
 from pipeline.progress import Progress
 from pipeline.sfm.calibration import calibrate
 from pipeline.sfm.colmap import quiet
@@ -21,6 +22,9 @@ from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
 from pipeline.sfm.report import FEW_FEATURES, build_report, unregistered
 from pipeline.sfm.twoview import TwoViewTable, read_two_views
 
+ENOUGH_SHARE = 0.8
+"""Features inside the masks suffice if they register this share of the photos."""
+
 
 @dataclass(frozen=True)
 class SfmResult:
@@ -30,12 +34,32 @@ class SfmResult:
     report: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """Everything up to mapping, with or without masks."""
+
+    masked: bool
+    database: Path
+    image_ids: dict[str, int]
+    features: dict[str, int]
+    pairs_tried: int
+    table: TwoViewTable
+    mapping: Mapping
+
+    @property
+    def registered(self) -> int:
+        return int(self.mapping.models[0].num_reg_images())
+
+
 def reconstruct(
     ingest_dir: Path, out: Path, work: Path, config: SfmConfig, seed: int, progress: Progress
 ) -> SfmResult:
     """Features, matches, mapping and self-calibration; writes `sparse/` and `database.db`.
 
-    Features and matches of an interrupted attempt are found in `work` and used again.
+    Where there are masks, features inside them come first: on a turntable the background stands
+    still. Where those do not register most photos, the whole photos are tried and the better of the
+    two is taken: on a table the background helps. Features and matches of an interrupted attempt
+    are found in `work` and used again.
 
     Raises:
         InputError: the photos have no features, do not overlap, or give no model.
@@ -43,36 +67,87 @@ def reconstruct(
     quiet()
     pycolmap.set_random_seed(seed)
     ingest = load_ingest(ingest_dir / "ingest.json")
-    photos = ingest.used
-    names = [file_name(photo) for photo in photos]
-    working = work / "database.db"
-    image_ids = create_database(working, photos, config.share_cameras)
-    features = extract_features(working, ingest_dir, photos, image_ids, config, progress)
-    _require_features(features)
-    pairs = _choose_pairs(working, [image_ids[name] for name in names], config, seed)
-    match_pairs(working, names, pairs, work, config, seed, progress)
-    publish_database(working, out / "database.db")
-    table = read_two_views(out / "database.db")
-    _require_overlap(table, len(photos))
-    mapping = map_incrementally(
-        working, ingest_dir / "images", work, len(photos), config, seed, progress
-    )
-    _require_model(mapping, table, len(photos))
-    model, calibration = calibrate(mapping.models[0], config, progress)
+    attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress)
+    model, calibration = calibrate(attempt.mapping.models[0], config, progress)
     progress.note(f"calibration: {calibration.rationale}")
     report = build_report(
         ingest,
-        mapping,
+        attempt.mapping,
         model,
         calibration,
-        check_consistency(model, table),
-        unregistered(ingest, mapping, features, table, image_ids),
-        {"tried": len(pairs), "verified": len(table.pairs)},
-        features,
+        check_consistency(model, attempt.table),
+        unregistered(ingest, attempt.mapping, attempt.features, attempt.table, attempt.image_ids),
+        {"tried": attempt.pairs_tried, "verified": len(attempt.table.pairs)},
+        attempt.features,
     )
+    report["features_masked"] = attempt.masked
     (out / "sparse").mkdir(parents=True)
     model.write(str(out / "sparse"))
+    shutil.copyfile(attempt.database, out / "database.db")
     return SfmResult(model, report)
+
+
+def _best_attempt(
+    ingest: IngestRecord,
+    ingest_dir: Path,
+    work: Path,
+    config: SfmConfig,
+    seed: int,
+    progress: Progress,
+) -> _Attempt:
+    best: _Attempt | None = None
+    refusal = InputError("no photo could be used")
+    for masked in _modes(ingest, config):
+        try:
+            attempt = _attempt(masked, ingest, ingest_dir, work, config, seed, progress)
+        except InputError as error:
+            refusal = error
+            continue
+        if best is None or attempt.registered > best.registered:
+            best = attempt
+        if best.registered >= ENOUGH_SHARE * len(ingest.used):
+            break
+    if best is None:
+        raise refusal
+    return best
+
+
+def _modes(ingest: IngestRecord, config: SfmConfig) -> list[bool]:
+    """Whether to keep to the masks: what to try, in this order."""
+    if config.use_masks is False or not any(photo.mask is not None for photo in ingest.used):
+        return [False]
+    return [True, False] if config.use_masks == "auto" else [True]
+
+
+def _attempt(
+    masked: bool,
+    ingest: IngestRecord,
+    ingest_dir: Path,
+    work: Path,
+    config: SfmConfig,
+    seed: int,
+    progress: Progress,
+) -> _Attempt:
+    photos = ingest.used
+    names = [file_name(photo) for photo in photos]
+    folder = work / ("masked" if masked else "whole")
+    folder.mkdir(parents=True, exist_ok=True)
+    working = folder / "working.db"
+    image_ids = create_database(working, photos, config.share_cameras)
+    features = extract_features(working, ingest_dir, photos, image_ids, masked, config, progress)
+    _require_features(features)
+    pairs = _choose_pairs(working, [image_ids[name] for name in names], config, seed)
+    match_pairs(working, names, pairs, folder, config, seed, progress)
+    published = folder / "database.db"
+    published.unlink(missing_ok=True)
+    publish_database(working, published)
+    table = read_two_views(published)
+    _require_overlap(table, len(photos))
+    mapping = map_incrementally(
+        working, ingest_dir / "images", folder, len(photos), config, seed, progress
+    )
+    _require_model(mapping, table, len(photos))
+    return _Attempt(masked, published, image_ids, features, len(pairs), table, mapping)
 
 
 def _choose_pairs(database: Path, image_ids: list[int], config: SfmConfig, seed: int) -> list[Pair]:

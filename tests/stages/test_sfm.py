@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -126,12 +127,27 @@ def test_masks_keep_features_to_the_object(tmp_path: Path) -> None:
     half = np.zeros(photos[0].shape[:2], dtype=np.uint8)
     half[:, 130:300] = 255
     artifacts = _ingested(tmp_path, photos, [half] * 5)
-    run_stage("sfm", artifacts)
+    run_stage("sfm", artifacts, options={"use_masks": True})
     masked = _report(artifacts)
-    run_stage("sfm", artifacts, options={"use_masks": False}, out_name="unmasked")
-    free = _report(artifacts, "unmasked")
-    assert masked["features_median"] < 0.75 * free["features_median"]
-    assert masked["points"] < free["points"]
+    assert masked["features_masked"]
+    assert masked["features_median"] < 0.75 * _report(run.artifacts)["features_median"]
+    with sqlite3.connect(artifacts / "sfm" / "database.db") as database:
+        stored = database.execute("SELECT rows, cols, data FROM keypoints").fetchall()
+    x = np.concatenate([np.frombuffer(d, np.float32).reshape(r, c)[:, 0] for r, c, d in stored])
+    assert x.min() >= 130
+    assert x.max() < 300
+
+
+def test_masks_that_leave_too_little_give_way_to_the_whole_photos(tmp_path: Path) -> None:
+    run = box_run()
+    photos = [np.asarray(Image.open(run.photos / name)) for name in run.truth.names[:5]]
+    speck = np.zeros(photos[0].shape[:2], dtype=np.uint8)
+    speck[140:160, 190:210] = 255
+    artifacts = _ingested(tmp_path, photos, [speck] * 5)
+    assert run_stage("sfm", artifacts).figures["registered"] == 5
+    assert not _report(artifacts)["features_masked"]
+    with pytest.raises(InputError, match="enough texture"):
+        run_stage("sfm", artifacts, options={"use_masks": True}, out_name="masks_only")
 
 
 def test_beyond_the_limit_fewer_pairs_reach_the_same_model(tmp_path: Path) -> None:
