@@ -23,7 +23,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="sfm",
-        version=1,
+        version=2,
         config_type=SfmConfig,
         inputs=("ingest",),
         description="camera poses, self-calibrated intrinsics and sparse points",
