@@ -26,6 +26,8 @@ _ADMITTED = {
     ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.numeric", "_frombuffer"),
     ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
     ("_codecs", "encode"),  # how protocol 2 stores bytes
 }
 
@@ -114,6 +116,18 @@ def read_npz_arrays(path: Path) -> dict[str, NDArray]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise InputError(f"{path} is not a readable npz of arrays ({error})") from error
     return arrays
+
+
+def read_npy_object(path: Path) -> Any:
+    """The one object that `np.save` stored in a file: dicts, lists, numbers and arrays only.
+
+    Raises:
+        InputError: not a readable npy, or it holds anything else.
+    """
+    try:
+        return _read_npy(path.read_bytes()).item()
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is not a readable npy ({error})") from error
 
 
 def _read_npy(content: bytes) -> NDArray:
