@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flows.case_folder import CaseFolder, StageState
+from flows.devices import gpu_slot, porf_home, visible_gpus, wants_gpu
 from flows.listeners import StageListener
 from flows.stage_process import run_stage_process
 from pipeline.errors import PorfError
@@ -11,6 +13,7 @@ from pipeline.store.files import disk_error, is_disk_error, remove
 from pipeline.store.manifest import Manifest, Recipe
 from pipeline.verdict import Verdict
 from stages.process import StageRequest
+from stages.registry import STAGES
 
 
 def make_artifact(
@@ -73,7 +76,7 @@ def _build(
             work=work,
             outcome=work / "outcome.json",
         )
-        outcome = run_stage_process(request, listener.event)
+        outcome = _run(request, listener)
         manifest = store.publish(
             out,
             Manifest(
@@ -87,6 +90,15 @@ def _build(
         )
     remove(work)
     return manifest
+
+
+def _run(request: StageRequest, listener: StageListener) -> dict[str, Any]:
+    """Run the stage's process, on a GPU of its own where it uses one."""
+    gpus = visible_gpus() if wants_gpu(STAGES[request.stage], request.options) else []
+    waits = "all GPUs are busy; waiting for one"
+    with gpu_slot(gpus, porf_home() / "devices", lambda: listener.note(waits)) as gpu:
+        environment = {"CUDA_VISIBLE_DEVICES": gpu.name} if gpu else {}
+        return run_stage_process(request, listener.event, environment)
 
 
 def _record_failure(folder: CaseFolder, recipe: Recipe, error: PorfError) -> None:

@@ -20,10 +20,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.devices import porf_home
 from pipeline.errors import InputError, PorfError
 from pipeline.store.files import disk_error, write_json
 
-_STARTUP_S = 180.0
+_STARTUP_S = 600.0
+"""A busy machine takes minutes; a server that died is noticed at once."""
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -35,7 +37,7 @@ def home() -> Path:
     """Where the run history lives: `PREFECT_HOME`, else `PORF_HOME` (default ~/.porf)/prefect."""
     if os.environ.get("PREFECT_HOME"):
         return Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
-    return Path(os.environ.get("PORF_HOME", "~/.porf")).expanduser().absolute() / "prefect"
+    return porf_home() / "prefect"
 
 
 def is_healthy(api_url: str, timeout_s: float = 5.0) -> bool:

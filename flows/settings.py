@@ -38,11 +38,14 @@ def preset_names() -> list[str]:
 
 def preset_description(name: str) -> str:
     """The preset's own one-line description."""
-    return str(_read_yaml(_preset_path(name)).get("description", ""))
+    return str(read_yaml(_preset_path(name)).get("description", ""))
 
 
 def resolve(
-    preset: str = DEFAULT_PRESET, file: Path | None = None, overrides: Iterable[str] = ()
+    preset: str = DEFAULT_PRESET,
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    layer: Mapping[str, Any] | None = None,
 ) -> Any:
     """The options of a run.
 
@@ -50,14 +53,17 @@ def resolve(
         preset: name of a file in `configs/`.
         file: YAML of the same form, applied over the preset.
         overrides: `stage.option=value` (value in YAML), applied last.
+        layer: values by dotted name, applied over the file.
 
     Raises:
         InputError: an unknown preset, stage or option (the nearest valid one is suggested), a
             value out of range, or a file that cannot be read.
     """
-    values = _without_meta(_read_yaml(_preset_path(preset)))
+    values = _without_meta(read_yaml(_preset_path(preset)))
     if file is not None:
-        values = _merged(values, _without_meta(_read_yaml(file)))
+        values = _merged(values, _without_meta(read_yaml(file)))
+    for name, value in (layer or {}).items():
+        values = _merged(values, _nested(name, value))
     for override in overrides:
         values = _merged(values, parse_override(override))
     return settings_from(values)
@@ -84,8 +90,13 @@ def parse_override(text: str) -> dict[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"{name}: '{value}' is not a value in YAML") from error
-    nested: Any = parsed
-    for part in reversed(parts):
+    return _nested(name, parsed)
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    """A value by dotted name as nested dictionaries."""
+    nested: Any = value
+    for part in reversed(name.strip().split(".")):
         nested = {part: nested}
     return dict(nested)
 
@@ -153,7 +164,12 @@ def _preset_path(name: str) -> Path:
     return path
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping, empty where the file is.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,12 +32,15 @@ class StageCrashed(PorfError):
 Listener = Callable[[dict[str, Any]], None]
 
 
-def run_stage_process(request: StageRequest, on_event: Listener) -> dict[str, Any]:
+def run_stage_process(
+    request: StageRequest, on_event: Listener, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run a stage in its own process and wait for it.
 
     Args:
         request: what to do; the log goes to `log.txt` in its work folder.
         on_event: called with every event the stage sends, from another thread.
+        environment: variables for the process beside our own.
 
     Returns:
         The outcome for the manifest.
@@ -61,7 +64,7 @@ def run_stage_process(request: StageRequest, on_event: Listener) -> dict[str, An
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
         )
         ending = _Ending(on_event, log)
         context = contextvars.copy_context()  # Prefect's settings and loggers live in it

@@ -111,7 +111,7 @@ def peak_memory_mb() -> float:
 def main() -> int:
     """Entry point of the process; returns the exit code."""
     request = StageRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
-    _die_with(request.parent)
+    end_with_parent(request.parent)
     try:
         write_json(request.outcome, perform(request))
     except PorfError as error:
@@ -137,7 +137,7 @@ def _emit(**event: Any) -> None:
     print(EVENT_MARK + json.dumps(event), flush=True)
 
 
-def _die_with(parent: int | None) -> None:
+def end_with_parent(parent: int | None) -> None:
     """End with the parent however it ends, so that no orphan trains on (Linux)."""
     if parent is None or not sys.platform.startswith("linux"):
         return

@@ -2,17 +2,17 @@
 
 import sys
 
-from rich.console import Console
 from rich.markup import escape
 
+from flows.terminal import make_console
 from pipeline.errors import InputError, PorfError
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = make_console()
+errors = make_console(stderr=True)
 
 
 def main() -> None:

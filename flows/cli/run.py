@@ -1,7 +1,5 @@
 """`porf run`: photos to a measured mesh."""
 
-import logging
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,11 +26,10 @@ from flows.cli.summary import print_results
 from flows.console import make_reporter
 from flows.listeners import reporting
 from flows.request import RunRequest, open_run
-from flows.server import prefect_server
+from flows.run_flow import run_flow
 from flows.settings import changed_options, resolve
 from flows.stage_process import log_tail
 from pipeline.errors import PorfError
-from pipeline.store.files import disk_error, is_disk_error
 
 PhotosArgument = Annotated[Path, typer.Argument(help="Folder of photos.", metavar="PHOTOS")]
 OutOption = Annotated[
@@ -101,45 +98,6 @@ def execute(request: RunRequest, retry_command: str, verify: bool = False) -> No
         return
     print_failure(folder, failure, retry_command)
     raise typer.Exit(exit_code(failure))
-
-
-def run_flow(request: RunRequest) -> PorfError | None:
-    """Run the flow and return what it failed with, if it did."""
-    quiet_prefect()
-    with prefect_server() as api_url:
-        from prefect.settings import (  # noqa: PLC0415
-            PREFECT_API_URL,
-            PREFECT_LOCAL_STORAGE_PATH,
-            temporary_settings,
-        )
-
-        from flows.drain import drain, flush  # noqa: PLC0415
-        from flows.reconstruct import reconstruct  # noqa: PLC0415
-
-        results = CaseFolder(request.out).prefect_results
-        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
-            state = reconstruct(request, return_state=True)
-            drain(state.state_details.flow_run_id)
-            flush()
-        if state.is_completed():
-            return None
-        return _as_ours(state.result(raise_on_failure=False), request.out)
-
-
-def _as_ours(error: object, out: Path) -> PorfError:
-    """Whatever ended a run, in words for a user."""
-    if isinstance(error, PorfError):
-        return error
-    if isinstance(error, OSError) and is_disk_error(error):
-        return disk_error(error, out)
-    return PorfError(f"{type(error).__name__}: {error}")
-
-
-def quiet_prefect() -> None:
-    """Prefect's own lines go to its server, not to the user's terminal."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
-    logging.getLogger("prefect").setLevel(logging.INFO)
 
 
 def drop_damaged(folder: CaseFolder) -> None:

@@ -1,0 +1,50 @@
+"""One run of the flow from an ordinary process, under a local or the user's own Prefect server."""
+
+import logging
+import os
+from pathlib import Path
+
+from flows.case_folder import CaseFolder
+from flows.request import RunRequest
+from flows.server import prefect_server
+from pipeline.errors import PorfError
+from pipeline.store.files import disk_error, is_disk_error
+
+
+def run_flow(request: RunRequest) -> PorfError | None:
+    """Run the flow and return what it failed with, if it did."""
+    quiet_prefect()
+    with prefect_server() as api_url:
+        from prefect.settings import (  # noqa: PLC0415
+            PREFECT_API_URL,
+            PREFECT_LOCAL_STORAGE_PATH,
+            temporary_settings,
+        )
+
+        from flows.drain import drain, flush  # noqa: PLC0415
+        from flows.reconstruct import reconstruct  # noqa: PLC0415
+
+        results = CaseFolder(request.out).prefect_results
+        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
+            state = reconstruct(request, return_state=True)
+            drain(state.state_details.flow_run_id)
+            flush()
+        if state.is_completed():
+            return None
+        return _as_ours(state.result(raise_on_failure=False), request.out)
+
+
+def _as_ours(error: object, out: Path) -> PorfError:
+    """Whatever ended a run, in words for a user."""
+    if isinstance(error, PorfError):
+        return error
+    if isinstance(error, OSError) and is_disk_error(error):
+        return disk_error(error, out)
+    return PorfError(f"{type(error).__name__}: {error}")
+
+
+def quiet_prefect() -> None:
+    """Prefect's own lines go to its server, not to the user's terminal."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    logging.getLogger("prefect").setLevel(logging.INFO)
