@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.cli import demo, inspect, run, stage, ui
+from flows.cli import batch, demo, export, inspect, run, stage, ui
 
 app = typer.Typer(
     name="porf",
@@ -13,9 +13,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("run")(run.run)
+app.command("batch")(batch.batch)
 app.command("status")(inspect.status)
 app.command("explain")(inspect.explain)
 app.command("options")(inspect.options)
 app.command("stage")(stage.stage)
 app.command("demo")(demo.demo)
+app.command("export-cameras")(export.export_cameras)
 app.command("ui")(ui.ui)
