@@ -36,7 +36,7 @@ from pipeline.metrics.truth import (
     load_ground_truth_cameras,
     load_mesh,
 )
-from pipeline.porf.gate import with_heldout_marks
+from pipeline.porf.gate import OWN_SHARE, with_heldout_marks
 from pipeline.porf.trained import load_trained
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
@@ -57,12 +57,14 @@ def run(ctx: StageContext) -> Verdict:
     findings = Findings()
     _measure_against_truth(ctx, findings, views, estimates)
     matches = load_matches(ctx.inputs["matches"] / "colmap_matches", len(names))
-    measure_heldout(findings, with_heldout_marks(matches, ctx.seed), estimates)
+    figures = _train_figures(train_dir)
+    share = float(figures.get("heldout_share", OWN_SHARE))
+    measure_heldout(findings, with_heldout_marks(matches, ctx.seed, share), estimates)
     model = load_trained(train_dir, device=config.device)
     images = sorted_images(scene_dir / "image")
     masks = sorted_images(scene_dir / "mask") if (scene_dir / "mask").is_dir() else None
     measure_renders(findings, model, images, masks, config, ctx.out / "renders", ctx.progress)
-    measure_heldout_pixels(findings, _train_figures(train_dir))
+    measure_heldout_pixels(findings, figures)
     write_json(ctx.out / "metrics.json", findings.as_json(names))
     verdict = Verdict.from_warnings(findings.warnings, **findings.figures)
     verdict.settings["device"] = str(model.device)

@@ -1,6 +1,7 @@
 """What a training leaves behind, file by file."""
 
 import json
+import math
 from dataclasses import dataclass
 from dataclasses import field as default
 from pathlib import Path
@@ -87,7 +88,8 @@ def write_artifacts(
             "size_px": [case.width, case.height],
         },
     )
-    history = {"columns": HISTORY_COLUMNS, "rows": result.history}
+    rows = [[v if math.isfinite(v) else None for v in row] for row in result.history]
+    history = {"columns": HISTORY_COLUMNS, "rows": rows}
     (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
     (out / FIGURES_FILE).write_text(json.dumps(_summary(result, case), indent=1))
 
@@ -99,7 +101,11 @@ def _summary(result: TrainResult, case: Case) -> dict[str, Any]:
     return {
         "figures": result.figures,
         "candidates": [
-            {"name": c.name, "heldout_error_px": c.error_px, "heldout_median_px": c.median_px}
+            {
+                "name": c.name,
+                "heldout_error_px": c.error_px if math.isfinite(c.error_px) else None,
+                "heldout_median_px": c.median_px if math.isfinite(c.median_px) else None,
+            }
             for c in result.candidates
         ],
         "views": [

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.config import NOT_IN_KEY, StageConfig
 
@@ -27,6 +27,7 @@ class PoseConfig(_Section):
     zero_init: bool = Field(
         True, description="refinement starts exactly at the given cameras (the original does not)"
     )
+    scale: float = Field(1e-2, gt=0, description="factor on the residual field's output")
     learning_rate: float = Field(5e-4, gt=0, description="Adam's rate in joint training")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="rate over joint training: like the field's, or as it is"
@@ -61,6 +62,13 @@ class EpipolarConfig(_Section):
     pairs_per_step: int = Field(48, ge=1, description="view pairs a joint step")
     pairs_from: Literal["all_views", "one_view"] = Field(
         "all_views", description="pairs of the whole set, or of the step's one view (the original)"
+    )
+    heldout_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of the matches that judge the cameras and are not trained on, where the "
+        "match files mark none; 0 = all are trained on, marked ones too (the original)",
     )
 
 
@@ -97,8 +105,14 @@ class GridConfig(_Section):
         0.0, ge=0, le=1, description="share of the steps after which colour may depend on the view"
     )
     eikonal_weight: float = Field(0.1, ge=0, description="weight of |gradient| = 1")
+    anchor_steps: int = Field(
+        300,
+        ge=0,
+        description="steps in which the first surface is fitted to matches and stereo depths "
+        "before colours are trained; 0 = it stays a sphere",
+    )
     anchor_weight: float = Field(
-        0.0, ge=0, description="first weight of the distances at triangulated matches; 0 = unused"
+        1.0, ge=0, description="first weight of matches and stereo depths beside colours; 0 = none"
     )
     anchor_share: float = Field(
         0.5, gt=0, le=1, description="share of the steps in which that weight goes to zero"
@@ -120,6 +134,28 @@ class GridConfig(_Section):
         if self.uniform_samples >= self.samples:
             raise ValueError("uniform_samples must be smaller than samples")
         return self
+
+
+class StereoConfig(_Section):
+    """Depth maps by plane sweep, which give the fast field its first surface."""
+
+    views: int = Field(24, ge=0, description="views that get a depth map, at most; 0 = no stereo")
+    neighbours: int = Field(4, ge=1, description="views that each is compared with")
+    depths: int = Field(128, ge=8, description="depths tried along a ray")
+    max_image_side: int = Field(320, ge=32, description="larger images are reduced for stereo")
+    window: int = Field(5, ge=3, description="side of the compared windows, pixels")
+    min_score: float = Field(0.6, ge=-1, le=1, description="least correlation of windows")
+    min_views: int = Field(2, ge=1, description="other depth maps that must confirm a depth")
+    consistency: float = Field(
+        0.01, gt=0, lt=1, description="depths confirm each other within this share"
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that the window has a middle pixel")
+        return value
 
 
 class NeusConfig(_Section):
@@ -164,6 +200,12 @@ class TrainConfig(StageConfig):
     max_image_side: int = Field(
         0, ge=0, description="larger images are reduced to this many pixels; 0 = full size"
     )
+    color_order: Literal["rgb", "bgr"] = Field(
+        "rgb", description="order of the colours that the field learns (the original: bgr)"
+    )
+    color_divisor: Literal[255, 256] = Field(
+        255, description="8-bit colours are divided by this (the original: 256)"
+    )
     use_masks: bool = Field(True, description="train the object alone where the case has masks")
     mask_weight: float = Field(0.1, ge=0, description="weight of the silhouette, with masks")
     heldout_blocks: float = Field(
@@ -171,6 +213,7 @@ class TrainConfig(StageConfig):
     )
     pose: PoseConfig = PoseConfig()
     epipolar: EpipolarConfig = EpipolarConfig()
+    stereo: StereoConfig = StereoConfig()
     grid: GridConfig = GridConfig()
     neus: NeusConfig = NeusConfig()
     checkpoint_every: int = Field(

@@ -19,7 +19,8 @@ from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
 MIN_HELDOUT = 50
 """With fewer held-out matches no decision is possible, and the given cameras are kept."""
 
-_OWN_SHARE = 0.1
+OWN_SHARE = 0.1
+"""Share of the matches that is held out where the files mark none."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,18 @@ class Gate:
             return symmetric_epipolar_errors_px(self.table, c2w.detach().double().cpu(), self.K)
 
 
-def with_heldout_marks(matches: Sequence[ViewMatches], seed: int) -> list[ViewMatches]:
-    """Matches with a tenth held out, where the files mark none themselves.
+def with_heldout_marks(
+    matches: Sequence[ViewMatches], seed: int, share: float = OWN_SHARE
+) -> list[ViewMatches]:
+    """Matches with a `share` held out, where the files mark none themselves; 0 = none at all.
 
     The choice hangs on a match's coordinates alone, so both stored directions of a pair agree.
     """
-    if any(mark.any() for view in matches for mark in view.heldout):
+    if share > 0 and any(mark.any() for view in matches for mark in view.heldout):
         return list(matches)
     marked = []
     for view in matches:
-        heldout = [_coordinate_hash(m, seed) < _OWN_SHARE for m in view.matches_px]
+        heldout = [_coordinate_hash(m, seed) < share for m in view.matches_px]
         marked.append(replace(view, heldout=heldout))
     return marked
 

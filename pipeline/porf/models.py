@@ -39,7 +39,9 @@ def build_poses(config: PoseConfig, c2w: Tensor, generator: torch.Generator | No
         return FixedPoses(c2w)
     if config.model == "learn_pose":
         return LearnPose(c2w)
-    return PoRF(c2w, config.mode, zero_init=config.zero_init, generator=generator)
+    return PoRF(
+        c2w, config.mode, scale=config.scale, zero_init=config.zero_init, generator=generator
+    )
 
 
 def field_schedule(config: TrainConfig) -> tuple[int, float]:

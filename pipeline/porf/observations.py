@@ -26,7 +26,7 @@ class PixelBatch:
     Attributes:
         view: (B,) index of the view.
         xy_px: (B, 2) float, in the pixels of `Observations.K`.
-        rgb: (B, 3) in [0, 1].
+        rgb: (B, 3) in [0, 1], in the order that the field learns.
         trained: (B,) 1 where the pixel may be trained on, 0 where it is held out.
         mask: (B,) 1 on the object, or None without masks.
     """
@@ -43,7 +43,8 @@ class Observations:
     """All views at training size.
 
     Attributes:
-        images: (V, H, W, 3) uint8 RGB.
+        images: (V, H, W, 3) uint8, colours in the order that the field learns.
+        color_divisor: 8-bit value that is full brightness to the field.
         masks: (V, H, W) bool, or None.
         K, K_inv: (V, 3, 3) intrinsics at training size, pixel centres at integers.
         box_px: (V, 4) x0, y0, width, height of the pixels that batches are drawn from.
@@ -56,6 +57,7 @@ class Observations:
     K_inv: Tensor
     box_px: Tensor
     heldout: Tensor
+    color_divisor: int = 255
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +83,7 @@ class Observations:
         x, y = xy.unbind(1)
         height, width = self.images.shape[1:3]
         flat = (views * height + y) * width + x
-        rgb = self.images.view(-1, 3).index_select(0, flat).float() / 255
+        rgb = self.images.view(-1, 3).index_select(0, flat).float() / self.color_divisor
         mask = None
         if self.masks is not None:
             mask = self.masks.view(-1).index_select(0, flat).float()
@@ -118,7 +120,8 @@ def load_observations(
     with_masks = config.use_masks and case.mask_paths is not None
     masks = np.empty((count, height, width), bool) if with_masks else None
     for i, path in enumerate(case.image_paths):
-        images[i] = _resized(read_rgb(path), width, height)
+        rgb = _resized(read_rgb(path), width, height)
+        images[i] = rgb if config.color_order == "rgb" else rgb[..., ::-1]
         if masks is not None and case.mask_paths is not None:
             with Image.open(case.mask_paths[i]) as mask:
                 masks[i] = _resized(np.asarray(mask.convert("L")), width, height) > 127
@@ -137,6 +140,7 @@ def load_observations(
         K_inv=torch.from_numpy(np.linalg.inv(K)).float().to(device),
         box_px=torch.from_numpy(box).long().to(device),
         heldout=torch.from_numpy(rng.random(blocks) < config.heldout_blocks).to(device),
+        color_divisor=config.color_divisor,
     )
 
 

@@ -25,11 +25,14 @@ class TrainedModel:
         c2w: (N, 4, 4) accepted cameras, normalised frame, float64.
         scale_mat: (4, 4) normalised → world frame.
         width, height: of the photos, pixels.
+        config: options of the training.
         device: where the field is.
     """
 
-    def __init__(self, field: FieldModel, state: dict[str, Any], device: torch.device) -> None:
-        self.field, self.device = field, device
+    def __init__(
+        self, field: FieldModel, state: dict[str, Any], config: TrainConfig, device: torch.device
+    ) -> None:
+        self.field, self.config, self.device = field, config, device
         self.K: NDArray = state["K"].cpu().numpy()
         self.c2w: NDArray = state["c2w"].cpu().numpy()
         self.scale_mat: NDArray = state["scale_mat"].cpu().numpy()
@@ -67,6 +70,7 @@ class TrainedModel:
             is; depth (h, w) distance along the ray, normalised units; opacity (h, w) of what lies
             inside the unit sphere.
         """
+        to_rgb = [2, 1, 0] if self.config.color_order == "bgr" else [0, 1, 2]
         parts: dict[str, list[Tensor]] = {"rgb": [], "normal": [], "depth": [], "opacity": []}
         pose = torch.as_tensor(np.asarray(c2w_normalised)[None]).float().to(self.device)
         K_inv = torch.as_tensor(np.linalg.inv(K)[None]).float().to(self.device)
@@ -75,7 +79,8 @@ class TrainedModel:
         for xy in pixels.split(chunk_rays):
             view = torch.zeros(len(xy), dtype=torch.long, device=self.device)
             output = self.field.render(camera_rays(pose, K_inv, view, xy), None)
-            parts["rgb"].append(output.color.clamp(0, 1).mul(255).round().to(torch.uint8).cpu())
+            levels = output.color[:, to_rgb] * self.config.color_divisor
+            parts["rgb"].append(levels.round().clamp(0, 255).to(torch.uint8).cpu())
             parts["normal"].append(output.normal.cpu())
             parts["depth"].append(output.depth.cpu())
             parts["opacity"].append(output.opacity.cpu())
@@ -112,4 +117,4 @@ def load_trained(train_dir: Path, device: str | torch.device = "cpu") -> Trained
             hint="run the train stage again",
         ) from error
     cast(nn.Module, field).eval().requires_grad_(False)
-    return TrainedModel(field, state, resolved)
+    return TrainedModel(field, state, config, resolved)

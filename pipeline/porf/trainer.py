@@ -33,6 +33,8 @@ from pipeline.porf.checkpoint import CheckpointFile, training_digest
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.epipolar_phase import refine_by_epipolar
+from pipeline.porf.fast_renderer import GridModel
+from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
 from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
@@ -98,14 +100,17 @@ class _Training:
 
     def run(self, out: Path) -> TrainResult:
         case, config = self.case, self.config
-        matches = with_heldout_marks(case.matches, self.seed)
+        share = config.epipolar.heldout_share
+        matches = with_heldout_marks(case.matches, self.seed, share)
         self.match_K = torch.from_numpy(case.cameras.K).float().to(self.device)
         self.c2w_input = torch.from_numpy(case.cameras.c2w_normalised).float()
         self.gate = Gate(matches, self.match_K, self.c2w_input)
+        # The original keeps all matches of a pair and draws anew what exceeds the limit.
+        as_original = config.epipolar.pairs_from == "one_view"
         self.table = MatchTable.from_matches(
             matches,
-            both_directions=config.epipolar.pairs_from == "one_view",
-            max_matches_per_pair=config.epipolar.max_matches_per_pair,
+            both_directions=as_original,
+            max_matches_per_pair=None if as_original else config.epipolar.max_matches_per_pair,
             generator=self._generator("matches"),
             device=self.device,
         )
@@ -155,8 +160,33 @@ class _Training:
             return joint
         self.candidates.append(self.gate.given)
         joint = self._joint(self._epipolar_phase())
-        joint.place_anchors(self._generator("anchors"))
+        self._shape(joint)
         return joint
+
+    def _shape(self, joint: JointTraining) -> None:
+        """Give a fast field its first surface from matches and stereo."""
+        options = self.config.grid
+        if not isinstance(joint.field, GridModel):
+            return
+        if options.anchor_steps == 0 and options.anchor_weight == 0:
+            return
+        anchors = collect_anchors(
+            self.config,
+            self.observations,
+            self.table,
+            self.match_K,
+            joint.current_c2w(),
+            self._generator("anchors"),
+            self.progress,
+            self.interruption,
+        )
+        if anchors is None:
+            return
+        joint.field.anchors = anchors
+        if options.anchor_steps:
+            seed = _derived_seed(self.seed, "first shape")
+            generator = torch.Generator(self.device).manual_seed(seed)
+            fit_to_anchors(joint.field, anchors, options.anchor_steps, generator, self.progress)
 
     def _epipolar_phase(self) -> PoseField:
         poses, options = self._new_poses(), self.config.epipolar
@@ -273,6 +303,7 @@ class _Training:
         given = self.case.cameras
         rotation_deg = rotation_angles_deg(given.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
         return {
+            "heldout_share": self.config.epipolar.heldout_share,
             "heldout_matches": self.gate.table.num_matches,
             "heldout_epipolar_before_px": _finite(before.error_px),
             "heldout_epipolar_after_px": _finite(after.error_px),
@@ -287,7 +318,8 @@ class _Training:
 
     def _verdict(self, result: TrainResult) -> Verdict:
         warnings = list(self.warnings)
-        if self._refines and not self.gate.can_decide:
+        chosen = self.config.epipolar.heldout_share == 0 and self.accepted != "input"
+        if self._refines and not self.gate.can_decide and not chosen:
             warnings.append(
                 f"only {self.gate.table.num_matches} held-out matches: refined cameras cannot be "
                 "judged" + (", the given ones are kept" if result.accepted == "input" else "")
