@@ -1,25 +1,108 @@
-"""Surface points from matches: where two views see the same thing, the surface must be.
+"""Surface points known before training, and the lines of sight that end at them.
 
-Every training match is triangulated with the present cameras. The points steer the surface in the
-first part of training, as the sparse points do in Geo-NeuS (Fu et al., NeurIPS 2022, section 3.3);
-they are taken from the matches, so a case needs nothing else.
+They come from triangulated matches and stereo depth maps. A field that is first fitted to them
+starts near the true shape instead of a sphere: thin and hollow parts and the ground need not be
+carved by colours, and the outside cannot explain what stands inside.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline.porf.epipolar import MatchTable, invert_intrinsics
+from pipeline.porf.rays import RayBatch, unit_sphere_interval
 
 _MIN_ANGLE_DEG = 3.0
+"""Rays that meet at less say little about depth."""
 _MAX_REPROJECTION_PX = 2.0
 _PARALLEL = 1e-6
+_BEHIND = 0.015
+"""So far behind a surface point is inside: about a cell of the fast field's finest grid."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class AnchorDraw:
+    """Points of some anchors, normalised frame.
+
+    Attributes:
+        surface: (C, 3) on the surface where `ends` is 1, else where the line leaves the sphere.
+        free: (C, 3) somewhere on the line of sight before it: not inside anything.
+        behind: (C, 3) a little farther on: inside the object where `ends` is 1.
+        ends: (C, 1) 1.0 where the line ends at a surface in the sphere, 0.0 where it goes on.
+    """
+
+    surface: Tensor
+    free: Tensor
+    behind: Tensor
+    ends: Tensor
+
+
+class Anchors:
+    """Lines of sight through the unit sphere.
+
+    Args:
+        centres: (P, 3) of the cameras.
+        points: (P, 3) that they see, normalised frame; those beyond the sphere say that the line is
+            free. Lines that miss the sphere, or end before it, are dropped.
+    """
+
+    def __init__(self, centres: Tensor, points: Tensor) -> None:
+        offset = points - centres
+        length = offset.norm(dim=1, keepdim=True)
+        directions = offset / length.clamp(min=_PARALLEL)
+        near, far, hit = unit_sphere_interval(RayBatch(centres, directions))
+        kept = hit & (length > near)[:, 0]
+        self.lines = torch.cat(
+            [centres, directions, near, torch.minimum(length, far), (length < far).float()], dim=1
+        )[kept]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @classmethod
+    def of_lines(cls, lines: Tensor) -> "Anchors":
+        """From the tensor that a checkpoint holds."""
+        anchors = cls(lines.new_zeros(0, 3), lines.new_zeros(0, 3))
+        anchors.lines = lines
+        return anchors
+
+    def limited(self, limit: int, generator: torch.Generator) -> "Anchors":
+        """At most `limit` of them, chosen by a generator on the CPU."""
+        if len(self) <= limit:
+            return self
+        chosen = torch.randperm(len(self), generator=generator)[:limit]
+        return Anchors.of_lines(self.lines[chosen.to(self.lines.device)])
+
+    def draw(self, count: int, generator: torch.Generator) -> AnchorDraw:
+        """Random anchors and random points on their lines; generator on the anchors' device."""
+        device = self.lines.device
+        chosen = torch.randint(len(self), (count,), generator=generator, device=device)
+        centres, directions, near, end, ends = self.lines[chosen].split([3, 3, 1, 1, 1], dim=1)
+        share = torch.rand(count, 1, generator=generator, device=device)
+        free = near + (end - near) * share
+        return AnchorDraw(
+            surface=centres + directions * end,
+            free=centres + directions * free,
+            behind=centres + directions * (end + _BEHIND),
+            ends=ends,
+        )
+
+
+def anchor_loss(draw: AnchorDraw, surface: Tensor, free: Tensor, behind: Tensor) -> Tensor:
+    """Mean violation in units of the normalised frame, given signed distances (C,) there.
+
+    Distances at the surface, depths below it of free points, heights above it of points behind.
+    """
+    ends = draw.ends[:, 0]
+    return (surface.abs() * ends + F.relu(-free) + F.relu(behind) * ends).mean()
+
+
 def triangulate_anchors(
-    table: MatchTable, c2w: Tensor, K: Tensor, limit: int, generator: torch.Generator
-) -> Tensor:
-    """Points (P, 3) in the unit sphere, normalised frame, P ≤ `limit`.
+    table: MatchTable, c2w: Tensor, K: Tensor, usable: Tensor | None = None
+) -> Anchors:
+    """Anchors from matches: each triangulated point, seen from both of its views.
 
     Kept are midpoints of two rays that meet at 3° or more, before both cameras, and within 2 pixels
     of both observations.
@@ -27,7 +110,7 @@ def triangulate_anchors(
     Args:
         c2w: (V, 4, 4) cameras, normalised frame.
         K: (V, 3, 3) intrinsics of the matches' pixels.
-        generator: on the CPU; chooses where there are more points than `limit`.
+        usable: (M,) bool, matches that may be taken; None = all.
     """
     ref = table.pair_ref[table.pair_of_match]
     src = table.pair_src[table.pair_of_match]
@@ -54,15 +137,14 @@ def triangulate_anchors(
     )
     wide = cosine < torch.cos(torch.deg2rad(torch.tensor(_MIN_ANGLE_DEG))).to(cosine.device)
     good = wide & (depth_ref > 0) & (depth_src > 0) & (0.5 * error_px < _MAX_REPROJECTION_PX)
-    points = points[good & (points.norm(dim=1) < 1)]
-    if len(points) > limit:
-        chosen = torch.randperm(len(points), generator=generator)[:limit]
-        points = points[chosen.to(points.device)]
-    return points
+    if usable is not None:
+        good &= usable
+    centres = torch.cat([centre_ref[good], centre_src[good]])
+    return Anchors(centres, points[good].repeat(2, 1))
 
 
 def _directions(c2w: Tensor, K_inverse: Tensor, view: Tensor, xy_px: Tensor) -> Tensor:
     """Unit directions (M, 3) of pixels (M, 2) of `view` (M,)."""
     homogeneous = torch.cat([xy_px, torch.ones_like(xy_px[:, :1])], dim=1)
     turned = (c2w[:, :3, :3] @ K_inverse)[view]
-    return torch.nn.functional.normalize((turned @ homogeneous[..., None])[..., 0], dim=1)
+    return F.normalize((turned @ homogeneous[..., None])[..., 0], dim=1)

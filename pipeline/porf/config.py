@@ -123,7 +123,12 @@ class GridConfig(_Section):
         "color: one colour a direction, for objects on a plain backdrop",
     )
     background_samples: int = Field(8, ge=1, description="samples behind the sphere")
-    foreground_samples: int = Field(3, ge=0, description="samples between camera and sphere")
+    foreground_samples: int = Field(
+        0,
+        ge=0,
+        description="samples between camera and sphere, for scenes with something in the way; they "
+        "can paint what the surface should show",
+    )
     background_resolutions: tuple[int, ...] = Field(
         (16, 32, 64), min_length=1, description="vertices along an axis of the outside's grid"
     )

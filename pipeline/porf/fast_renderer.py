@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.porf.anchors import Anchors, anchor_loss
 from pipeline.porf.background import ColorBackground, VolumeBackground
 from pipeline.porf.config import GridConfig
 from pipeline.porf.grid import GridSurface
@@ -68,11 +69,7 @@ class GridModel(nn.Module):
         self.inv_s_now = config.inv_s_end
         self.view_share = 1.0
         self.anchor_factor = 0.0
-        self.anchors = torch.zeros(0, 3)
-
-    def set_anchors(self, points: Tensor) -> None:
-        """Points (P, 3) on the surface, normalised frame, that steer its first shape."""
-        self.anchors = points.to(self.cache.device)
+        self.anchors: Anchors | None = None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `FieldModel.parameter_groups`: grids learn faster than networks."""
@@ -153,15 +150,13 @@ class GridModel(nn.Module):
         )
 
     def _anchor_loss(self, generator: torch.Generator | None) -> Tensor:
-        """Mean distance of some anchors from the surface, fading out; zero in evaluation."""
-        if generator is None or self.anchor_factor == 0 or not len(self.anchors):
+        """See `anchor_loss`; fades out over training, and is zero in evaluation."""
+        if generator is None or self.anchor_factor == 0 or not self.anchors:
             return self.cache.new_zeros(())
-        device = self.anchors.device
-        chosen = torch.randint(
-            len(self.anchors), (_ANCHORS_PER_STEP,), generator=generator, device=device
-        )
-        distances = self.surface.sdf(self.anchors[chosen], self.active_levels)
-        return distances.abs().mean() * self.anchor_factor
+        draw = self.anchors.draw(_ANCHORS_PER_STEP, generator)
+        points = torch.cat([draw.surface, draw.free, draw.behind])
+        sdf = self.surface.sdf(points, self.active_levels)
+        return anchor_loss(draw, *sdf.chunk(3)) * self.anchor_factor
 
     def _sample_depths(
         self, rays: RayBatch, near: Tensor, far: Tensor, generator: torch.Generator | None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import TrainingDiverged
-from pipeline.porf.anchors import triangulate_anchors
+from pipeline.porf.anchors import Anchors
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable, epipolar_loss
 from pipeline.porf.fast_renderer import GridModel
@@ -20,7 +20,6 @@ from pipeline.porf.rays import ChunkedFieldModel, FieldModel, RayBatch, RenderOu
 from pipeline.porf.schedule import warmup_cosine
 
 _OPACITY_MARGIN = 1e-3
-_MAX_ANCHORS = 200_000
 
 
 class JointTraining:
@@ -227,7 +226,7 @@ class JointTraining:
             "generator": self.generator.get_state(),
             "host_generator": self.host_generator.get_state(),
             "running": self.running,
-            "anchors": self.field.anchors if isinstance(self.field, GridModel) else None,
+            "anchors": self._anchor_lines(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -242,18 +241,12 @@ class JointTraining:
         self.generator.set_state(state["generator"].cpu())
         self.host_generator.set_state(state["host_generator"].cpu())
         self.running = state["running"]
-        if isinstance(self.field, GridModel):
-            self.field.set_anchors(state["anchors"])
+        if isinstance(self.field, GridModel) and state["anchors"] is not None:
+            self.field.anchors = Anchors.of_lines(state["anchors"])
 
-    def place_anchors(self, generator: torch.Generator) -> None:
-        """Give a field that wants them surface points from the training matches."""
-        if not isinstance(self.field, GridModel) or self.config.grid.anchor_weight == 0:
-            return
-        if self.table.num_matches:
-            points = triangulate_anchors(
-                self.table, self.current_c2w(), self.match_K, _MAX_ANCHORS, generator
-            )
-            self.field.set_anchors(points)
+    def _anchor_lines(self) -> Tensor | None:
+        anchors = self.field.anchors if isinstance(self.field, GridModel) else None
+        return None if anchors is None else anchors.lines
 
     def is_finite(self) -> bool:
         """Whether every parameter is a number; waits for the device."""

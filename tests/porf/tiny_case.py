@@ -41,6 +41,7 @@ TINY_OPTIONS = {
         "background_log2_entries": 9,
         "background_samples": 3,
         "foreground_samples": 1,
+        "anchor_steps": 20,
     },
     "neus": {
         "hidden_width": 48,

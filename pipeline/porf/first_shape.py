@@ -1,0 +1,137 @@
+"""The first surface of the fast field: fitted to matches and stereo depths before colours count."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.porf.anchors import Anchors, anchor_loss, triangulate_anchors
+from pipeline.porf.config import StereoConfig, TrainConfig
+from pipeline.porf.epipolar import MatchTable
+from pipeline.porf.fast_renderer import GridModel
+from pipeline.porf.interruption import Interruption
+from pipeline.porf.observations import Observations
+from pipeline.porf.schedule import warmup_cosine
+from pipeline.porf.stereo import DepthMaps, StereoViews, confirmed, stereo_views, sweep
+from pipeline.progress import Progress
+
+_MAX_ANCHORS = 400_000
+_BATCH = 2048
+_EIKONAL_WEIGHT = 0.1
+_REPORT_EVERY = 25
+_BEYOND = 100.0  # units: farther than any camera stands from the sphere's far side
+
+
+def collect_anchors(
+    config: TrainConfig,
+    observations: Observations,
+    table: MatchTable,
+    match_K: Tensor,
+    c2w: Tensor,
+    generator: torch.Generator,
+    progress: Progress,
+    interruption: Interruption,
+) -> Anchors | None:
+    """Lines of sight from matches, stereo and masks; None where there are none.
+
+    Args:
+        match_K: (V, 3, 3) intrinsics of the matches' pixels.
+        c2w: (V, 4, 4) cameras, normalised frame.
+        generator: on the CPU; chooses where there are too many.
+    """
+    found = []
+    if table.num_matches:
+        on_object = _matches_on_object(table, match_K, observations)
+        found.append(triangulate_anchors(table, c2w, match_K, on_object))
+    if config.stereo.views:
+        views = stereo_views(observations.images, observations.K, c2w, config.stereo.max_image_side)
+        maps = sweep(views, config.stereo, progress, interruption)
+        covered = _mask_cover(observations, views)
+        found.append(_stereo_anchors(views, maps, config.stereo, covered))
+        if covered is not None:
+            found.append(_empty_lines(views, covered))
+    lines = [anchors.lines for anchors in found if len(anchors)]
+    if not lines:
+        return None
+    return Anchors.of_lines(torch.cat(lines)).limited(_MAX_ANCHORS, generator)
+
+
+def _matches_on_object(
+    table: MatchTable, match_K: Tensor, observations: Observations
+) -> Tensor | None:
+    """(M,) bool: both pixels lie in the masks; None where there are no masks."""
+    if observations.masks is None:
+        return None
+    height, width = observations.masks.shape[1:]
+    scale = observations.K[0, 0, 0] / match_K[0, 0, 0]
+
+    def covered(view: Tensor, xy_px: Tensor) -> Tensor:
+        x, y = ((xy_px + 0.5) * scale - 0.5).round().long().unbind(1)
+        x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+        return observations.masks[view, y, x]  # type: ignore[index]
+
+    ref, src = table.pair_ref[table.pair_of_match], table.pair_src[table.pair_of_match]
+    return covered(ref, table.points_px[:, :2]) & covered(src, table.points_px[:, 2:])
+
+
+def _mask_cover(observations: Observations, views: StereoViews) -> Tensor | None:
+    """(V, H, W) share of each of stereo's pixels that is on the object; None without masks."""
+    if observations.masks is None:
+        return None
+    size = views.grey.shape[2:]
+    reduced = [
+        F.interpolate(mask[None, None].float(), size, mode="area")[0] for mask in observations.masks
+    ]
+    return torch.cat(reduced)
+
+
+def _stereo_anchors(
+    views: StereoViews, maps: DepthMaps, options: StereoConfig, covered: Tensor | None
+) -> Anchors:
+    kept = confirmed(views, maps, options)
+    centres, points = [], []
+    for i, seen, good in zip(maps.view, maps.points(views), kept, strict=True):
+        on_object = good if covered is None else good & (covered[i] > 0.5)
+        points.append(seen[on_object])
+        centres.append(views.c2w[i, :3, 3].expand(len(points[-1]), 3))
+    if not points:
+        return Anchors(views.K.new_zeros(0, 3), views.K.new_zeros(0, 3))
+    return Anchors(torch.cat(centres), torch.cat(points))
+
+
+def _empty_lines(views: StereoViews, covered: Tensor) -> Anchors:
+    """Lines of pixels well beside the masks: nothing of the object lies on them."""
+    near_object = F.max_pool2d(covered[:, None], 5, 1, 2)[:, 0]
+    centres, points = [], []
+    for i in range(len(views.c2w)):
+        directions = views.directions(i)[near_object[i] == 0]
+        centres.append(views.c2w[i, :3, 3].expand_as(directions))
+        points.append(centres[-1] + _BEYOND * directions)
+    return Anchors(torch.cat(centres), torch.cat(points))
+
+
+def fit_to_anchors(
+    field: GridModel, anchors: Anchors, steps: int, generator: torch.Generator, progress: Progress
+) -> None:
+    """Fit the field's surface to anchors, without colours.
+
+    Args:
+        generator: on the field's device.
+    """
+    surface = field.surface
+    optimiser = torch.optim.Adam(field.parameter_groups(), fused=True)
+    rates = [float(group["lr"]) for group in optimiser.param_groups]
+    for step in range(steps):
+        factor = warmup_cosine(step, steps, 20, 0.1)
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        draw = anchors.draw(_BATCH, generator)
+        even = 2 * torch.rand(_BATCH, 3, generator=generator, device=draw.free.device) - 1
+        sdf, gradient, _ = surface(torch.cat([draw.surface, even]))
+        others = surface.sdf(torch.cat([draw.free, draw.behind]))
+        eikonal = ((gradient.norm(dim=1) - 1) ** 2).mean()
+        loss = anchor_loss(draw, sdf[:_BATCH], *others.chunk(2)) + _EIKONAL_WEIGHT * eikonal
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if (step + 1) % _REPORT_EVERY == 0 or step + 1 == steps:
+            progress.advance("first shape", step + 1, steps)

@@ -1,0 +1,282 @@
+"""Depth maps by plane sweep: where the photos agree about the surface before it is trained.
+
+Every pixel tries depths along its ray, from the front of the unit sphere to infinity in equal steps
+of inverse depth, and keeps the one at which small windows of a few neighbouring views look alike
+(zero-mean normalised cross-correlation). What the neighbours' own depth maps confirm is kept.
+
+Source: Collins, "A space-sweep approach to true multi-image matching" (CVPR 1996); consistency as
+usual in multi-view stereo (Schönberger et al., ECCV 2016, section 4).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.porf.config import StereoConfig
+from pipeline.porf.interruption import Interruption
+from pipeline.progress import Progress
+
+_LUMA = (0.299, 0.587, 0.114)
+_BEST = 2  # neighbours that must agree; more would lose what some of them do not see
+_FLAT = 1e-4  # variance of a window without texture: a hundredth of the range of grey
+_DEPTH_CHUNK = 16
+_MIN_ANGLE_DEG, _MAX_ANGLE_DEG = 3.0, 45.0
+_GOOD_ANGLE_DEG = 12.0
+_PARALLEL = 1e-6
+_FARTHEST = 50.0  # units of the sphere's radius, in place of infinity
+
+
+@dataclass(frozen=True)
+class StereoViews:
+    """Grey views at stereo's size.
+
+    Attributes:
+        grey: (V, 1, H, W) in [0, 1].
+        K: (V, 3, 3) intrinsics at this size, pixel centres at integers.
+        c2w: (V, 4, 4) cameras, normalised frame.
+    """
+
+    grey: Tensor
+    K: Tensor
+    c2w: Tensor
+
+    @property
+    def w2c(self) -> Tensor:
+        """(V, 4, 4)."""
+        return torch.linalg.inv(self.c2w)
+
+    def directions(self, i: int) -> Tensor:
+        """(H, W, 3) unit ray directions of view i, normalised frame."""
+        height, width = self.grey.shape[2:]
+        rows = torch.arange(height, device=self.grey.device, dtype=torch.float32)
+        columns = torch.arange(width, device=self.grey.device, dtype=torch.float32)
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+        turned = self.c2w[i, :3, :3] @ torch.linalg.inv(self.K[i])
+        return F.normalize(pixels @ turned.T, dim=-1)
+
+
+@dataclass(frozen=True)
+class DepthMaps:
+    """Depths along unit rays and how well the views agree there, for some of the views.
+
+    Attributes:
+        view: indices of the views.
+        depth: one (H, W) a view, units of the normalised frame; may lie beyond the sphere.
+        score: one (H, W) a view, mean correlation of the best neighbours, -1 where unknown.
+    """
+
+    view: list[int]
+    depth: list[Tensor]
+    score: list[Tensor]
+
+    def points(self, views: StereoViews) -> list[Tensor]:
+        """One (H, W, 3) a view, normalised frame."""
+        return [
+            views.c2w[i, :3, 3] + depth[..., None] * views.directions(i)
+            for i, depth in zip(self.view, self.depth, strict=True)
+        ]
+
+
+def stereo_views(images: Tensor, K: Tensor, c2w: Tensor, max_side: int) -> StereoViews:
+    """Reduce views (V, H, W, 3) uint8 with intrinsics (V, 3, 3) for the sweep."""
+    height, width = images.shape[1:3]
+    scale = min(1.0, max_side / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    luma = torch.tensor(_LUMA, device=images.device)
+    grey = torch.cat(
+        [
+            F.interpolate((view.float() / 255 @ luma)[None, None], size, mode="area")
+            for view in images
+        ]
+    )
+    factor = K.new_tensor([[size[1] / width], [size[0] / height], [1.0]])
+    small = K * factor
+    small[:, :2, 2] += 0.5 * (factor[:2, 0] - 1)
+    return StereoViews(grey, small, c2w)
+
+
+def neighbours(c2w: Tensor, count: int) -> list[list[int]]:
+    """For every view up to `count` others that see the sphere's centre from a useful angle."""
+    toward = F.normalize(c2w[:, :3, 3], dim=1)
+    angle = torch.rad2deg(torch.arccos((toward @ toward.T).clamp(-1, 1))).cpu()
+    chosen = []
+    for row in angle:
+        useful = ((row >= _MIN_ANGLE_DEG) & (row <= _MAX_ANGLE_DEG)).nonzero()[:, 0].tolist()
+        chosen.append(sorted(useful, key=lambda i: abs(float(row[i]) - _GOOD_ANGLE_DEG))[:count])
+    return chosen
+
+
+def spread_views(c2w: Tensor, limit: int) -> list[int]:
+    """Up to `limit` views far from each other (farthest-point sampling of the centres)."""
+    centre = c2w[:, :3, 3].cpu()
+    chosen = [0]
+    while len(chosen) < min(limit, len(centre)):
+        distance = torch.cdist(centre, centre[chosen]).min(dim=1).values
+        chosen.append(int(distance.argmax()))
+    return sorted(chosen)
+
+
+@torch.no_grad()
+def sweep(
+    views: StereoViews,
+    options: StereoConfig,
+    progress: Progress,
+    interruption: Interruption | None = None,
+) -> DepthMaps:
+    """Depth maps of some of the views, by the best agreement with their neighbours."""
+    others = neighbours(views.c2w, options.neighbours)
+    reference = [i for i in spread_views(views.c2w, options.views) if others[i]]
+    depths, scores = [], []
+    for done, i in enumerate(reference):
+        depth, score = _sweep_view(views, i, others[i], options)
+        depths.append(depth)
+        scores.append(score)
+        progress.advance("stereo", done + 1, len(reference))
+        if interruption is not None:
+            interruption.check()
+    return DepthMaps(reference, depths, scores)
+
+
+@torch.no_grad()
+def confirmed(views: StereoViews, maps: DepthMaps, options: StereoConfig) -> list[Tensor]:
+    """(H, W) bool a map: correlated well, and found again in the maps of other views."""
+    w2c = views.w2c
+    found = []
+    for i, points, score in zip(maps.view, maps.points(views), maps.score, strict=True):
+        agreeing = torch.zeros_like(score)
+        for j, other in zip(maps.view, maps.depth, strict=True):
+            if j != i:
+                agreeing += _agrees(points, w2c[j], views.K[j], other, options.consistency)
+        found.append((score >= options.min_score) & (agreeing >= options.min_views))
+    return found
+
+
+def _agrees(points: Tensor, w2c: Tensor, K: Tensor, depth: Tensor, tolerance: float) -> Tensor:
+    """(H, W) 1.0 where another view's depth map has the points (H, W, 3) too."""
+    local = points @ w2c[:3, :3].T + w2c[:3, 3]
+    height, width = depth.shape
+    homogeneous = local @ K.T
+    z = homogeneous[..., 2]
+    x, y = (homogeneous[..., k] / z.clamp(min=_PARALLEL) for k in range(2))
+    x, y = x.round(), y.round()
+    seen = (z > 0) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    flat = y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
+    theirs = depth.reshape(-1)[flat]
+    distance = local.norm(dim=-1)
+    return (seen & ((theirs - distance).abs() < tolerance * distance)).float()
+
+
+def _sweep_view(
+    views: StereoViews, i: int, others: list[int], options: StereoConfig
+) -> tuple[Tensor, Tensor]:
+    """Depth (H, W) along unit rays and score (H, W) of one view."""
+    directions = views.directions(i)
+    height, width = directions.shape[:2]
+    inverse = _inverse_depths(views.c2w[i, :3, 3], options.depths)
+    window = _Window(views.grey[i : i + 1], options.window)
+    sights = [_Sight.of(views, i, j, directions) for j in others]
+    volume = []
+    for chunk in inverse.split(_DEPTH_CHUNK):
+        scores = torch.stack(
+            [window.correlation(*sight.warped(chunk, options.window // 2)) for sight in sights]
+        )
+        volume.append(scores.topk(min(_BEST, len(others)), dim=0).values.mean(0))
+    score, index = torch.cat(volume).max(dim=0)
+    refined = _parabola(torch.cat(volume), index)
+    step = inverse[0] - inverse[1]
+    depth = 1 / (inverse[0] - refined * step)
+    return depth.view(height, width), score.view(height, width)
+
+
+def _inverse_depths(centre: Tensor, count: int) -> Tensor:
+    """(count,) 1/depth, descending: from the sphere's front side to far behind it."""
+    distance = float(centre.norm())
+    nearest = max(distance - 1.0, 0.1 * distance, 0.05)
+    return torch.linspace(1 / nearest, 1 / (_FARTHEST + distance), count, device=centre.device)
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A neighbour as the reference's rays meet it: its pixels are rays + inverse depth · centre.
+
+    Attributes:
+        grey: (1, 1, H, W).
+        rays: (3, H, W) the reference's ray directions as homogeneous pixels of the neighbour.
+        centre: (3,) the reference's centre likewise.
+    """
+
+    grey: Tensor
+    rays: Tensor
+    centre: Tensor
+
+    @classmethod
+    def of(cls, views: StereoViews, i: int, j: int, directions: Tensor) -> "_Sight":
+        projection = views.K[j] @ views.w2c[j, :3]
+        rays = (directions @ projection[:, :3].T).permute(2, 0, 1).contiguous()
+        centre = projection[:, :3] @ views.c2w[i, :3, 3] + projection[:, 3]
+        return cls(views.grey[j : j + 1], rays, centre)
+
+    def warped(self, inverse: Tensor, margin: int) -> tuple[Tensor, Tensor]:
+        """The neighbour seen through the reference at inverse depths (D,).
+
+        Returns:
+            (D, 1, H, W) grey, and (D, H·W) bool where it comes from within its frame, at least
+            `margin` pixels from the border.
+        """
+        # Scaled by the inverse depth, so that far away only the rays' directions count.
+        x, y, z = (self.rays[k] + self.centre[k] * inverse[:, None, None] for k in range(3))
+        front = z > _PARALLEL
+        over = z.clamp(min=_PARALLEL).reciprocal_()
+        height, width = self.grey.shape[2:]
+        grid = torch.stack([x * over, y * over], dim=-1)
+        size = torch.tensor([width, height], device=grid.device)
+        grid = (2 * grid + 1) / size - 1
+        seen = front & (grid.abs() < 1 - 2 * margin / size).all(-1)
+        grey = self.grey.expand(len(inverse), -1, -1, -1)
+        return F.grid_sample(grey, grid, align_corners=False), seen.flatten(1)
+
+
+def _parabola(volume: Tensor, index: Tensor) -> Tensor:
+    """(P,) positions of the maxima over dimension 0, between the steps around `index`."""
+    last = len(volume) - 1
+    inner = index.clamp(1, last - 1)
+    left, middle, right = (volume.gather(0, (inner + k)[None])[0] for k in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = (0.5 * (left - right) / bend.clamp(max=-1e-6)).clamp(-0.5, 0.5)
+    return torch.where(inner == index, index + shift, index.float())
+
+
+class _Window:
+    """Correlation of square windows with those of one reference view (1, 1, H, W)."""
+
+    def __init__(self, reference: Tensor, size: int) -> None:
+        self.size = size
+        self.reference = reference
+        self.mean = self._average(reference)
+        self.variance = self._average(reference**2) - self.mean**2
+
+    def correlation(self, warped: Tensor, seen: Tensor) -> Tensor:
+        """(D, H·W) in [-1, 1]; -1 where the window is not seen or has no texture."""
+        mean = self._average(warped)
+        variance = self._average(warped * warped) - mean * mean
+        covariance = self._average(warped * self.reference) - mean * self.mean
+        known = (variance > _FLAT) & (self.variance > _FLAT)
+        scale = (variance.clamp(min=_FLAT) * self.variance.clamp(min=_FLAT)).rsqrt()
+        score = (covariance * scale).flatten(1)
+        return score.masked_fill(~(known.flatten(1) & seen), -1.0)
+
+    def _average(self, image: Tensor) -> Tensor:
+        """Means over the window; sums of shifted images are faster than pooling on a CPU."""
+        reach = self.size // 2
+        height, width = image.shape[2:]
+        padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
+        down = padded[:, :, :height].clone()
+        for k in range(1, self.size):
+            down += padded[:, :, k : k + height]
+        both = down[..., :width].clone()
+        for k in range(1, self.size):
+            both += down[..., k : k + width]
+        return both / self.size**2

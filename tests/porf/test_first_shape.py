@@ -1,0 +1,209 @@
+"""Stereo, anchors and the first surface, on a ball whose depth is known exactly."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pipeline.geometry.cameras import look_at, pixel_rays
+from pipeline.porf.anchors import Anchors, anchor_loss
+from pipeline.porf.config import GridConfig, StereoConfig, TrainConfig
+from pipeline.porf.epipolar import MatchTable
+from pipeline.porf.fast_renderer import GridModel
+from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
+from pipeline.porf.interruption import Interruption
+from pipeline.porf.observations import Observations
+from pipeline.porf.stereo import (
+    StereoViews,
+    confirmed,
+    neighbours,
+    spread_views,
+    stereo_views,
+    sweep,
+)
+from pipeline.progress import NullProgress
+
+WIDTH, HEIGHT, RADIUS = 96, 72, 0.6
+K = np.array([[110.0, 0.0, 45.0], [0.0, 110.0, 37.0], [0.0, 0.0, 1.0]])
+OPTIONS = StereoConfig(max_image_side=96, depths=64, window=5, min_views=2, consistency=0.02)
+
+
+def _cameras(count: int = 7) -> NDArray:
+    angles = np.deg2rad(12) * np.arange(count)
+    centres = 2.4 * np.stack([np.cos(angles), np.sin(angles), np.full(count, 0.2)], axis=1)
+    return np.stack([look_at(c, np.zeros(3), np.array([0.0, 0.0, 1.0])) for c in centres])
+
+
+def _texture(points: NDArray) -> NDArray:
+    waves = np.sin(points @ np.array([[17.0, 5, 3], [2, 21, 7], [9, 4, 26]]))
+    return 0.5 + 0.15 * waves.sum(axis=1)
+
+
+def _true_depths(c2w: NDArray) -> NDArray:
+    """(V, H, W) along unit rays; NaN beside the ball."""
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    pixels = np.stack([x, y], axis=-1).reshape(-1, 2)
+    depths = []
+    for pose in c2w:
+        origins, directions = pixel_rays(K, pose, pixels)
+        along = (origins * directions).sum(axis=1)
+        inside = along**2 - (origins**2).sum(axis=1) + RADIUS**2
+        with np.errstate(invalid="ignore"):
+            depths.append((-along - np.sqrt(inside)).reshape(HEIGHT, WIDTH))
+    return np.stack(depths)
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[StereoViews, NDArray]:
+    """Photos of a textured ball before black, and the true depths."""
+    c2w = _cameras()
+    depths = _true_depths(c2w)
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    pixels = np.stack([x, y], axis=-1).reshape(-1, 2)
+    photos = []
+    for pose, depth in zip(c2w, depths.reshape(len(c2w), -1), strict=True):
+        origins, directions = pixel_rays(K, pose, pixels)
+        grey = _texture(origins + directions * np.nan_to_num(depth)[:, None])
+        grey = np.where(np.isfinite(depth), grey, 0.0)
+        photos.append(np.round(255 * grey).reshape(HEIGHT, WIDTH, 1).repeat(3, axis=2))
+    views = stereo_views(
+        torch.from_numpy(np.stack(photos).astype(np.uint8)),
+        torch.from_numpy(np.repeat(K[None], len(c2w), axis=0)).float(),
+        torch.from_numpy(c2w).float(),
+        96,
+    )
+    return views, depths
+
+
+def test_depths_of_a_ball(ball: tuple[StereoViews, NDArray]) -> None:
+    views, true = ball
+    maps = sweep(views, OPTIONS, NullProgress())
+    kept = confirmed(views, maps, OPTIONS)
+    assert maps.view == list(range(7))
+    errors, found = [], []
+    for i, depth, good in zip(maps.view, maps.depth, kept, strict=True):
+        # The rim, where windows see past the ball, is no test of depth.
+        inner = torch.from_numpy(np.isfinite(true[i])) & (depth < 2.4)
+        both = good & inner
+        errors.append((depth - torch.from_numpy(true[i]).float())[both])
+        found.append(both.sum() / np.isfinite(true[i]).sum())
+    error = torch.cat(errors)
+    # A pixel of disparity is 0.06 here.
+    assert error.abs().median() < 0.02
+    assert torch.quantile(error.abs(), 0.95) < 0.12
+    assert error.median().abs() < 0.01
+    assert min(found) > 0.3
+
+
+def test_reduced_views_see_the_same_rays(ball: tuple[StereoViews, NDArray]) -> None:
+    c2w = torch.from_numpy(_cameras()).float()
+    photos = torch.zeros(7, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    whole = torch.from_numpy(np.repeat(K[None], 7, axis=0)).float()
+    small = stereo_views(photos, whole, c2w, 48)
+    assert small.grey.shape == (7, 1, 36, 48)
+    # Pixel (0, 0) of the half-size view lies between the first four of the whole one.
+    ray = torch.linalg.inv(small.K[0]) @ torch.tensor([0.0, 0.0, 1.0])
+    same = torch.linalg.inv(whole[0]) @ torch.tensor([0.5, 0.5, 1.0])
+    torch.testing.assert_close(ray, same)
+
+
+def test_neighbours_stand_at_a_useful_angle() -> None:
+    c2w = torch.from_numpy(_cameras(12)).float()
+    chosen = neighbours(c2w, 4)
+    assert chosen[0][0] == 1
+    assert all(i not in others for i, others in enumerate(chosen))
+    assert max(abs(i - j) for i, others in enumerate(chosen) for j in others) <= 3  # 36° < 45°
+
+
+def test_views_far_apart_come_first() -> None:
+    assert spread_views(torch.from_numpy(_cameras(7)).float(), 3) == [0, 3, 6]
+    assert spread_views(torch.from_numpy(_cameras(3)).float(), 9) == [0, 1, 2]
+
+
+def _ball_anchors(count: int = 4000) -> Anchors:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+    return Anchors(points * 3, points * 0.35)
+
+
+def test_lines_end_where_they_should() -> None:
+    centre = torch.tensor([[0.0, 0.0, 3.0]]).repeat(4, 1)
+    points = torch.tensor([[0.0, 0.0, 0.2], [0.0, 0.0, -5.0], [0.0, 4.0, 2.9], [0.0, 0.0, 2.5]])
+    anchors = Anchors(centre, points)
+    assert len(anchors) == 2  # the third misses the sphere, the fourth ends before it
+    near, end, ends = anchors.lines[:, 6], anchors.lines[:, 7], anchors.lines[:, 8]
+    torch.testing.assert_close(near, torch.tensor([2.0, 2.0]))
+    torch.testing.assert_close(end, torch.tensor([2.8, 4.0]))
+    assert ends.tolist() == [1.0, 0.0]
+
+
+def test_loss_is_zero_on_the_true_distance_and_not_beside_it() -> None:
+    anchors = _ball_anchors()
+    draw = anchors.draw(500, torch.Generator().manual_seed(1))
+
+    def loss(radius: float) -> float:
+        parts = (draw.surface, draw.free, draw.behind)
+        return float(anchor_loss(draw, *(p.norm(dim=1) - radius for p in parts)))
+
+    assert loss(0.35) < 1e-6
+    assert loss(0.30) > 0.04
+    assert loss(0.40) > 0.04
+
+
+def test_first_surface_follows_the_anchors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    config = GridConfig(resolutions=(8, 16), log2_entries=12, hidden_width=32, cache_resolution=8)
+    field = GridModel(config, generator)
+    direction = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=1)
+    before = field.sdf(direction * 0.35)
+    assert before.mean() < -0.1  # the initial sphere is larger
+    fit_to_anchors(field, _ball_anchors(), 150, generator, NullProgress())
+    with torch.no_grad():
+        assert field.sdf(direction * 0.35).abs().mean() < 0.01
+        assert (field.sdf(direction * 0.6) > 0).all()
+        assert (field.sdf(direction * 0.3) < 0).float().mean() > 0.9
+
+
+def test_anchors_are_limited_by_the_seed() -> None:
+    anchors = _ball_anchors(1000)
+    few = [anchors.limited(50, torch.Generator().manual_seed(3)).lines for _ in range(2)]
+    assert len(few[0]) == 50
+    assert torch.equal(few[0], few[1])
+    assert len(anchors.limited(5000, torch.Generator())) == 1000
+
+
+def test_masks_keep_anchors_on_the_object_and_empty_the_rest(
+    ball: tuple[StereoViews, NDArray],
+) -> None:
+    views, true = ball
+    count = len(views.K)
+    photos = (views.grey * 255).round().to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+    masks = torch.from_numpy(np.isfinite(true))
+    half = masks.clone()
+    half[:, HEIGHT // 2 :] = False  # as if only the ball's upper half were the object
+    observations = Observations(
+        images=photos,
+        masks=half,
+        K=views.K,
+        K_inv=torch.linalg.inv(views.K),
+        box_px=torch.tensor([[0, 0, WIDTH, HEIGHT]]).repeat(count, 1),
+        heldout=torch.zeros(count, 5, 6, dtype=torch.bool),
+    )
+    table = MatchTable.from_matches([], generator=torch.Generator())
+    with Interruption() as interruption:
+        anchors = collect_anchors(
+            TrainConfig(stereo=OPTIONS),
+            observations,
+            table,
+            views.K,
+            views.c2w,
+            torch.Generator().manual_seed(0),
+            NullProgress(),
+            interruption,
+        )
+    assert anchors is not None
+    centres, directions, _near, end, ends = anchors.lines.split([3, 3, 1, 1, 1], dim=1)
+    surface = (centres + directions * end)[ends[:, 0] == 1]
+    assert len(surface) > 1000
+    assert (surface[:, 2] > -0.1).float().mean() > 0.97  # nothing from below the middle
+    assert (ends == 0).sum() > 1000  # background is free
