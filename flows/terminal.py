@@ -8,6 +8,8 @@ from rich.segment import Segment
 
 from pipeline.text import visible
 
+_NO_EDGE = 10_000
+
 
 class SafeConsole(Console):
     """Writes control characters out in everything that it prints.
@@ -31,4 +33,7 @@ def _safe(segment: Segment) -> Segment:
 
 def make_console(**options: Any) -> Console:
     """A console in the command line's style."""
-    return SafeConsole(highlight=False, soft_wrap=True, **options)
+    console = SafeConsole(highlight=False, soft_wrap=True, **options)
+    if not console.is_terminal:
+        console.width = _NO_EDGE  # tables in a file or a pipe take the width they need
+    return console

@@ -1,0 +1,1 @@
+"""Many cases on one machine: `porf batch`."""

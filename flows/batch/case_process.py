@@ -1,0 +1,93 @@
+"""One run of a batch in a process of its own: `python -m flows.batch.case_process REQUEST.json`.
+
+What happens goes to standard output as lines of JSON after `EVENT_MARK`; the last one says how the
+run ended. The process ends with the batch.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.listeners import reporting
+from flows.request import RunRequest, open_run
+from pipeline.errors import InputError, PorfError
+from stages.process import EVENT_MARK, EventProgress, end_with_parent
+
+
+class CaseOrder(BaseModel):
+    """What the process is asked to do, and by whom."""
+
+    request: RunRequest
+    parent: int
+
+
+class EventReporter:
+    """A `RunReporter` that tells the batch."""
+
+    def __init__(self) -> None:
+        self._progress = EventProgress()
+
+    def stage_starts(self, stage: str, reasons: list[str]) -> None:
+        """See `RunReporter`."""
+        _emit(kind="starts", stage=stage, reasons=reasons)
+
+    def stage_cached(self, stage: str) -> None:
+        """See `RunReporter`."""
+        _emit(kind="cached", stage=stage)
+
+    def stage_done(self, stage: str, wall_s: float, warnings: list[str]) -> None:
+        """See `RunReporter`."""
+        _emit(kind="done", stage=stage, wall_s=wall_s, warnings=warnings)
+
+    def stage_failed(self, stage: str, message: str) -> None:
+        """See `RunReporter`."""
+        _emit(kind="say", stage=stage, text=message, warning=True)
+
+    def advance(
+        self, stage: str, phase: str, done: int, total: int, figures: dict[str, float]
+    ) -> None:
+        """See `RunReporter`."""
+        self._progress.advance(phase, done, total, **figures)
+
+    def say(self, stage: str, text: str, warning: bool = False) -> None:
+        """See `RunReporter`."""
+        _emit(kind="say", stage=stage, text=text, warning=warning)
+
+
+def main() -> None:
+    """Entry point of the process."""
+    order = CaseOrder.model_validate_json(Path(sys.argv[1]).read_bytes())
+    end_with_parent(order.parent)
+    try:
+        failure = _run(order.request)
+    except KeyboardInterrupt:
+        _emit(kind="ended", status="interrupted", message="interrupted", hint=None)
+        os._exit(130)  # Prefect's threads may not hold up the end
+    except PorfError as error:
+        failure = error
+    if failure is None:
+        _emit(kind="ended", status="done", message="", hint=None)
+        return
+    refused = isinstance(failure, InputError)
+    _emit(kind="ended", status="failed", message=failure.message, hint=failure.hint)
+    sys.exit(2 if refused else 1)
+
+
+def _run(request: RunRequest) -> PorfError | None:
+    from flows.run_flow import run_flow  # noqa: PLC0415  (loads Prefect)
+
+    open_run(request)
+    with reporting(EventReporter()):
+        return run_flow(request)
+
+
+def _emit(**event: Any) -> None:
+    print(EVENT_MARK + json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    main()
