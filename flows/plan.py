@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.case_folder import CaseFolder, names
+from pipeline.formats.camera_files import find_cameras
 from pipeline.store.digest import HashCache, fingerprint
 from pipeline.store.manifest import Manifest, Recipe
 from stages.base import Stage
 from stages.registry import STAGES, downstream, find_stage, upstream
 
-COMPANIONS = {"ground_truth": ("image_names.json",)}
+COMPANIONS = {"ground_truth": ("image_names.json",), "cameras": ("image_names.json",)}
 """Files beside a user's file that say what it means."""
 
 
@@ -61,9 +62,18 @@ def external_files(
 ) -> dict[str, dict[str, str]]:
     """SHA-256 of the user's files by role and name."""
     wanted = paths if roles is None else [role for role in paths if role in set(roles)]
-    found = {role: fingerprint(paths[role], cache, COMPANIONS.get(role, ())) for role in wanted}
+    found = {role: _fingerprint(role, paths[role], cache) for role in wanted}
     cache.save()
     return found
+
+
+def _fingerprint(role: str, path: Path, cache: HashCache) -> dict[str, str]:
+    if role == "cameras" and path.is_dir():
+        # of a whole capture only the files that hold the cameras count
+        files = find_cameras(path).files
+    else:
+        return fingerprint(path, cache, COMPANIONS.get(role, ()))
+    return {str(p.relative_to(path)): cache.sha256(p.absolute()) for p in files}
 
 
 def make_recipe(

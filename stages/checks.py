@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.imaging.config import IngestConfig
 from pipeline.metrics.config import EvaluateConfig
+from pipeline.sfm.config import SfmConfig
 
 
 def check_photos(external: Mapping[str, Path], config: IngestConfig) -> None:
@@ -22,6 +23,19 @@ def check_photos(external: Mapping[str, Path], config: IngestConfig) -> None:
     masks = external.get("masks")
     if masks is not None and not masks.is_dir():
         raise InputError(f"the folder of masks {masks} does not exist", hint="check the path")
+
+
+def check_cameras(external: Mapping[str, Path], config: SfmConfig) -> None:
+    """Refuse cameras that cannot be read, or cannot be.
+
+    Raises:
+        InputError: says which.
+    """
+    if "cameras" not in external:
+        return
+    from pipeline.formats.camera_source import load_cameras  # noqa: PLC0415  (loads pycolmap)
+
+    load_cameras(external["cameras"])
 
 
 def check_ground_truth(external: Mapping[str, Path], config: EvaluateConfig) -> None:

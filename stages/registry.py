@@ -9,12 +9,12 @@ from pipeline.sfm.config import MatchesConfig, SceneConfig, SfmConfig
 from pipeline.suggest import nearest
 from pipeline.surface.config import MeshConfig
 from stages.base import Stage
-from stages.checks import check_ground_truth, check_photos
+from stages.checks import check_cameras, check_ground_truth, check_photos
 
 _IN_ORDER = (
     Stage(
         name="ingest",
-        version=1,
+        version=2,
         config_type=IngestConfig,
         inputs=(),
         external=("photos", "masks"),
@@ -23,14 +23,16 @@ _IN_ORDER = (
     ),
     Stage(
         name="sfm",
-        version=2,
+        version=3,
         config_type=SfmConfig,
         inputs=("ingest",),
+        external=("cameras",),
         description="camera poses, self-calibrated intrinsics and sparse points",
+        check=check_cameras,
     ),
     Stage(
         name="scene",
-        version=1,
+        version=2,
         config_type=SceneConfig,
         inputs=("ingest", "sfm"),
         description="undistorted views of one size, cameras and the region of interest",

@@ -2,7 +2,7 @@
 
 from pipeline.imaging.records import load_ingest
 from pipeline.sfm.reconstruct import reconstruct
-from pipeline.sfm.report import warnings_of
+from pipeline.sfm.report import refuse_contradiction, warnings_of
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
 from stages.base import StageContext
@@ -12,9 +12,19 @@ def run(ctx: StageContext) -> Verdict:
     """Write `sparse/`, `database.db` and `sfm.json`."""
     ingest_dir = ctx.inputs["ingest"]
     photo_count = len(load_ingest(ingest_dir / "ingest.json").used)
-    result = reconstruct(ingest_dir, ctx.out, ctx.work, ctx.config, ctx.seed, ctx.progress)
+    result = reconstruct(
+        ingest_dir,
+        ctx.out,
+        ctx.work,
+        ctx.config,
+        ctx.seed,
+        ctx.progress,
+        ctx.external.get("cameras"),
+    )
     report = result.report
+    refuse_contradiction(report, ctx.config)
     warnings = warnings_of(report, photo_count)
+    frame = report["frame"]
     verdict = Verdict.from_warnings(
         warnings,
         registered=len(report["registered"]),
@@ -23,6 +33,7 @@ def run(ctx: StageContext) -> Verdict:
         track_length=round(report["track_length_mean"], 2),
         reprojection_median_px=round(report["reprojection_px"]["median"], 3),
         calibration=report["calibration"]["rationale"],
+        unit=frame["unit"],
         contradicting_pairs=round(report["consistency"]["contradicting_share"], 3),
     )
     write_json(

@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.cli import batch, demo, export, inspect, run, stage, ui
+from flows.cli import batch, demo, export, inspect, roi, run, stage, ui
 
 app = typer.Typer(
     name="porf",
@@ -20,4 +20,5 @@ app.command("options")(inspect.options)
 app.command("stage")(stage.stage)
 app.command("demo")(demo.demo)
 app.command("export-cameras")(export.export_cameras)
+app.command("roi")(roi.roi)
 app.command("ui")(ui.ui)

@@ -13,14 +13,17 @@ from flows.case_folder import CaseFolder
 from flows.cli import console, errors, exit_code
 from flows.cli.arguments import (
     DEFAULT,
+    CamerasOption,
     ConfigOption,
     GroundTruthMeshOption,
     GroundTruthOption,
     MasksOption,
     PresetOption,
+    RoiOption,
     SetOption,
     absolute,
     external_paths,
+    roi_overrides,
 )
 from flows.cli.summary import print_results
 from flows.console import make_reporter
@@ -55,6 +58,8 @@ def run(
     overrides: SetOption = None,
     config: ConfigOption = None,
     masks: MasksOption = None,
+    cameras: CamerasOption = None,
+    roi: RoiOption = None,
     ground_truth: GroundTruthOption = None,
     ground_truth_mesh: GroundTruthMeshOption = None,
     start: FromOption = None,
@@ -63,7 +68,8 @@ def run(
     verify: VerifyOption = False,
 ) -> None:
     """Reconstruct a folder of photos; what is done already is not computed again."""
-    settings = resolve(preset, config, overrides or [])
+    overrides = [*(overrides or []), *roi_overrides(roi)]
+    settings = resolve(preset, config, overrides)
     photos = absolute(photos)
     folder = absolute(out) if out else Path.cwd() / "porf_out" / photos.name
     request = RunRequest(
@@ -71,12 +77,12 @@ def run(
         out=folder,
         preset=preset,
         settings=settings.model_dump(mode="json"),
-        external=external_paths(masks, ground_truth, ground_truth_mesh),
+        external=external_paths(masks, ground_truth, ground_truth_mesh, cameras),
         start=start,
         stop=stop,
         force=force or [],
     )
-    retry = continue_command(photos, folder, preset, overrides or [], config, request.external)
+    retry = continue_command(photos, folder, preset, overrides, config, request.external)
     execute(request, retry, verify)
 
 

@@ -13,21 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.formats.camera_files import json_pose_files
 from pipeline.formats.nerfstudio import OPENCV_FROM_OPENGL
 from pipeline.formats.posed import PosedCamera, PosedCameras, check_camera, safe_name
 from pipeline.geometry.pixels import HALF_PIXEL
-
-
-def text_pose_files(folder: Path) -> list[Path] | None:
-    """All files of MobileBrick's layout, or None if this is none."""
-    poses = sorted((folder / "pose").glob("*.txt"))
-    return [*poses, *sorted((folder / "intrinsic").glob("*.txt"))] if poses else None
-
-
-def json_pose_files(folder: Path) -> list[Path] | None:
-    """All frames of the scanner app's layout, or None if this is none."""
-    files = sorted(p for p in folder.glob("*.json") if b'"cameraPoseARFrame"' in p.read_bytes())
-    return files or None
 
 
 def load_text_poses(folder: Path) -> PosedCameras:
@@ -56,7 +45,7 @@ def load_json_poses(folder: Path) -> PosedCameras:
         InputError: a frame without pose or intrinsics.
     """
     cameras = []
-    for path in json_pose_files(folder) or []:
+    for path in json_pose_files(folder):
         try:
             frame = json.loads(path.read_text(encoding="utf-8"))
             pose = np.array(frame["cameraPoseARFrame"], dtype=np.float64).reshape(4, 4)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import InputError
+from pipeline.formats.camera_files import colmap_model_files
 from pipeline.formats.posed import (
     LENS_PARAMS,
     PosedCamera,
@@ -46,15 +47,6 @@ class ScenePoint:
     rgb: NDArray[np.uint8]
     views: list[int]
     xy_px: NDArray[np.float64]
-
-
-def colmap_model_files(folder: Path) -> list[Path] | None:
-    """The two files of a model in `folder`, binary preferred; None if there is none."""
-    for suffix in (".bin", ".txt"):
-        files = [folder / f"cameras{suffix}", folder / f"images{suffix}"]
-        if all(path.is_file() for path in files):
-            return files
-    return None
 
 
 def load_colmap_model(folder: Path) -> PosedCameras:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.formats.camera_files import TRANSFORMS_FILE
 from pipeline.formats.posed import (
     PosedCamera,
     PosedCameras,
@@ -24,7 +25,6 @@ from pipeline.formats.posed import (
     safe_name,
 )
 
-FILE_NAME = "transforms.json"
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -83,7 +83,7 @@ def save_transforms(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    hint = f"expected nerfstudio's {FILE_NAME}: intrinsics, and frames with transform_matrix"
+    hint = f"expected nerfstudio's {TRANSFORMS_FILE}: intrinsics, and frames with transform_matrix"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

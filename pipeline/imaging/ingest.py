@@ -186,6 +186,7 @@ def _take_one(job: _Job, out: Path, config: IngestConfig, use_alpha: bool) -> Ph
         used=True,
         sharpness=round(sharpness(rgb), 2),
         gps=photo.tags.gps,
+        full_size_px=(photo.rgb.shape[1], photo.rgb.shape[0]),
     )
 
 

@@ -19,6 +19,7 @@ class PhotoRecord(BaseModel):
         reason: why it is not used; None if it is.
         sharpness: variance of the Laplacian of the grey image at a common size; compares photos
             of one set with each other only.
+        full_size_px: width and height of the upright photo before it was downscaled.
         gps: latitude and longitude in degrees (WGS84), altitude in metres or None.
     """
 
@@ -33,6 +34,7 @@ class PhotoRecord(BaseModel):
     reason: str | None = None
     sharpness: float | None = None
     gps: tuple[float, float, float | None] | None = None
+    full_size_px: tuple[int, int] | None = None
 
 
 class IngestRecord(BaseModel):

@@ -59,17 +59,20 @@ def adjust(
     refine_principal_point: bool,
     threads: int,
     with_covariance: bool = False,
+    fixed_intrinsics: bool = False,
 ) -> Adjusted:
     """Bundle adjustment of everything with a Cauchy loss, in place.
 
     Args:
         loss_scale_px: scale c of the loss c² log(1 + r²/c²).
         refine_principal_point: otherwise it stays where it is; focal length and distortion of the
-            camera's model are always refined.
+            camera's model are refined.
+        fixed_intrinsics: nothing of the cameras' lenses is refined.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_principal_point = refine_principal_point
+    options.refine_focal_length = options.refine_extra_params = not fixed_intrinsics
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
     options.ceres.solver_options.num_threads = threads

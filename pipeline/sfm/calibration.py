@@ -127,6 +127,15 @@ def calibrate(
     )
 
 
+def calibration_as_given(model: pycolmap.Reconstruction, rationale: str) -> Calibration:
+    """The report of cameras whose calibration was not ours to choose."""
+    errors = np.sqrt(squared_residuals_px(model))
+    names = sorted({model.cameras[c].model_name for c in cameras_in_use(model)})
+    median = float(np.median(errors))
+    chosen = Candidate(", ".join(names), False, median, 0.0)
+    return Calibration(chosen, [chosen], [], 0.0, median, median, rationale)
+
+
 def _ways(config: SfmConfig) -> list[tuple[str, bool]]:
     names = list(MODEL_PARAMS) if config.camera_model == "auto" else [config.camera_model]
     points = [False, True] if config.self_calibrate == "auto" else [config.self_calibrate]

@@ -11,12 +11,12 @@ import pycolmap
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.formats.camera_source import CASE_FILES, NAMES_FILE
+from pipeline.formats.camera_files import CASE_FILES, NAMES_FILE, TRANSFORMS_FILE
 from pipeline.formats.case import common_size, sorted_images
 from pipeline.formats.colmap_model import ScenePoint, as_reconstruction
 from pipeline.formats.frame import WorldFrame, load_frame
 from pipeline.formats.idr import load_idr_cameras, save_idr_cameras
-from pipeline.formats.nerfstudio import FILE_NAME, OPENCV_FROM_OPENGL, save_transforms
+from pipeline.formats.nerfstudio import OPENCV_FROM_OPENGL, save_transforms
 from pipeline.formats.posed import PosedCamera, from_idr, to_idr
 from pipeline.formats.poses import save_pose_text
 from pipeline.formats.views import load_views, registered_names
@@ -168,7 +168,7 @@ def write_export(
         as_reconstruction(moved.cameras, moved.points).write_text(str(folder))
     if "nerfstudio" in formats:
         listed = [replace(c, name=f"{IMAGES}/{c.name}") for c in moved.cameras]
-        save_transforms(out / FILE_NAME, listed, {"unit": _unit(state, frame)})
+        save_transforms(out / TRANSFORMS_FILE, listed, {"unit": _unit(state, frame)})
     if "idr" in formats:
         cameras = to_idr(moved.cameras, moved.scale_mat)
         save_idr_cameras(out / "cameras.npz", cameras, unit=_unit(state, frame))

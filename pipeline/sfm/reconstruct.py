@@ -8,18 +8,28 @@ from typing import Any
 import pycolmap
 
 from pipeline.errors import InputError
+from pipeline.formats.camera_source import load_cameras
+from pipeline.formats.frame import WorldFrame
+from pipeline.geometry.similarity import Similarity
 from pipeline.imaging.records import IngestRecord, load_ingest
 from pipeline.progress import Progress
-from pipeline.sfm.calibration import calibrate
+from pipeline.sfm.calibration import Calibration, calibrate, calibration_as_given
 from pipeline.sfm.colmap import quiet
 from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.consistency import check_consistency
 from pipeline.sfm.database import create_database, publish_database
 from pipeline.sfm.features import extract_features, file_name
+from pipeline.sfm.given import (
+    GivenCameras,
+    assign_cameras,
+    check_convention,
+    triangulate_given,
+)
 from pipeline.sfm.mapping import Mapping, map_incrementally
 from pipeline.sfm.matching import match_pairs
 from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
 from pipeline.sfm.report import FEW_FEATURES, build_report, unregistered
+from pipeline.sfm.scale import apply_frame, find_frame
 from pipeline.sfm.twoview import TwoViewTable, read_two_views
 
 ENOUGH_SHARE = 0.8
@@ -36,7 +46,10 @@ class SfmResult:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """Everything up to mapping, with or without masks."""
+    """Everything up to mapping, with or without masks.
+
+    `laid_back` is the similarity that returned refined given cameras to their frame.
+    """
 
     masked: bool
     database: Path
@@ -45,6 +58,7 @@ class _Attempt:
     pairs_tried: int
     table: TwoViewTable
     mapping: Mapping
+    laid_back: Similarity
 
     @property
     def registered(self) -> int:
@@ -52,7 +66,13 @@ class _Attempt:
 
 
 def reconstruct(
-    ingest_dir: Path, out: Path, work: Path, config: SfmConfig, seed: int, progress: Progress
+    ingest_dir: Path,
+    out: Path,
+    work: Path,
+    config: SfmConfig,
+    seed: int,
+    progress: Progress,
+    cameras: Path | None = None,
 ) -> SfmResult:
     """Features, matches, mapping and self-calibration; writes `sparse/` and `database.db`.
 
@@ -61,26 +81,47 @@ def reconstruct(
     two is taken: on a table the background helps. Features and matches of an interrupted attempt
     are found in `work` and used again.
 
+    Args:
+        cameras: the user's own cameras in any format of `load_cameras`; then nothing is mapped, and
+            the model stays in their frame.
+
     Raises:
-        InputError: the photos have no features, do not overlap, or give no model.
+        InputError: the photos have no features, do not overlap, or give no model; the given cameras
+            do not fit them.
     """
     quiet()
     pycolmap.set_random_seed(seed)
     ingest = load_ingest(ingest_dir / "ingest.json")
-    attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress)
-    model, calibration = calibrate(attempt.mapping.models[0], config, progress)
+    given = assign_cameras(load_cameras(cameras), ingest, config) if cameras else None
+    attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress, given)
+    model, calibration = _calibrated(attempt.mapping.models[0], given, config, progress)
     progress.note(f"calibration: {calibration.rationale}")
+    if given is not None:
+        frame = WorldFrame(given.unit, f"the given cameras ({Path(given.source).name})")
+        remarks: list[str] = []
+    else:
+        frame, remarks = find_frame(model, ingest, ingest_dir, config.scale, seed, progress)
+        apply_frame(model, frame)
     report = build_report(
         ingest,
         attempt.mapping,
         model,
         calibration,
         check_consistency(model, attempt.table),
-        unregistered(ingest, attempt.mapping, attempt.features, attempt.table, attempt.image_ids),
+        unregistered(
+            ingest,
+            attempt.mapping,
+            attempt.features,
+            attempt.table,
+            attempt.image_ids,
+            given.missing if given else (),
+        ),
         {"tried": attempt.pairs_tried, "verified": len(attempt.table.pairs)},
         attempt.features,
     )
     report["features_masked"] = attempt.masked
+    report["frame"] = {**frame.as_json(), "remarks": remarks}
+    report["given_cameras"] = None if given is None else _given_report(given, attempt, config)
     (out / "sparse").mkdir(parents=True)
     model.write(str(out / "sparse"))
     shutil.copyfile(attempt.database, out / "database.db")
@@ -94,12 +135,13 @@ def _best_attempt(
     config: SfmConfig,
     seed: int,
     progress: Progress,
+    given: GivenCameras | None,
 ) -> _Attempt:
     best: _Attempt | None = None
     refusal = InputError("no photo could be used")
     for masked in _modes(ingest, config):
         try:
-            attempt = _attempt(masked, ingest, ingest_dir, work, config, seed, progress)
+            attempt = _attempt(masked, ingest, ingest_dir, work, config, seed, progress, given)
         except InputError as error:
             refusal = error
             continue
@@ -127,13 +169,16 @@ def _attempt(
     config: SfmConfig,
     seed: int,
     progress: Progress,
+    given: GivenCameras | None,
 ) -> _Attempt:
     photos = ingest.used
     names = [file_name(photo) for photo in photos]
     folder = work / ("masked" if masked else "whole")
     folder.mkdir(parents=True, exist_ok=True)
     working = folder / "working.db"
-    image_ids = create_database(working, photos, config.share_cameras)
+    image_ids = create_database(
+        working, photos, config.share_cameras, given.by_file if given else None
+    )
     features = extract_features(working, ingest_dir, photos, image_ids, masked, config, progress)
     _require_features(features)
     pairs = _choose_pairs(working, [image_ids[name] for name in names], config, seed)
@@ -143,11 +188,43 @@ def _attempt(
     publish_database(working, published)
     table = read_two_views(published)
     _require_overlap(table, len(photos))
-    mapping = map_incrementally(
-        working, ingest_dir / "images", folder, len(photos), config, seed, progress
-    )
-    _require_model(mapping, table, len(photos))
-    return _Attempt(masked, published, image_ids, features, len(pairs), table, mapping)
+    images = ingest_dir / "images"
+    back = Similarity.identity()
+    if given is None:
+        mapping = map_incrementally(working, images, folder, len(photos), config, seed, progress)
+        _require_model(mapping, table, len(photos))
+    else:
+        check_convention(given, image_ids, table)
+        model, back = triangulate_given(working, images, folder, given, image_ids, config)
+        mapping = Mapping([model], relaxed=False)
+    return _Attempt(masked, published, image_ids, features, len(pairs), table, mapping, back)
+
+
+def _calibrated(
+    model: pycolmap.Reconstruction,
+    given: GivenCameras | None,
+    config: SfmConfig,
+    progress: Progress,
+) -> tuple[pycolmap.Reconstruction, Calibration]:
+    if given is None:
+        return calibrate(model, config, progress)
+    kept = {
+        "none": "poses and lenses as given",
+        "poses": "lenses as given, poses refined",
+        "all": "poses, focal lengths and distortion refined from the given ones",
+    }
+    return model, calibration_as_given(model, kept[config.refine_given])
+
+
+def _given_report(given: GivenCameras, attempt: _Attempt, config: SfmConfig) -> dict[str, Any]:
+    return {
+        "source": given.source,
+        "unit": given.unit,
+        "refined": config.refine_given,
+        "without_camera": given.missing,
+        "given_from_refined": attempt.laid_back.matrix.tolist(),
+        "scale_mat": None if given.scale_mat is None else given.scale_mat.tolist(),
+    }
 
 
 def _choose_pairs(database: Path, image_ids: list[int], config: SfmConfig, seed: int) -> list[Pair]:

@@ -32,7 +32,7 @@ FOOT = 0.2
 FEW_POINTS = 30
 PARALLEL_AXES = 0.02
 
-Source = Literal["masks", "points on ground", "points", "frames", "given"]
+Source = Literal["masks", "points on ground", "points", "frames", "given", "given cameras"]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """`sfm.json`: what was found, what was not and why, and how far it can be trusted."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pycolmap
 
+from pipeline.errors import InputError
 from pipeline.imaging.records import IngestRecord
 from pipeline.sfm.adjustment import squared_residuals_px
 from pipeline.sfm.calibration import Calibration
+from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.consistency import Consistency
 from pipeline.sfm.features import file_name
 from pipeline.sfm.mapping import Mapping
@@ -16,6 +19,8 @@ from pipeline.sfm.twoview import TwoViewTable
 
 FEW_FEATURES = 100
 CONTRADICTION_WARN = 0.2
+MIN_STRONG_PAIRS = 10
+"""Fewer say nothing about the cameras as a whole."""
 ROTATION_WARN_DEG = 0.5
 REPROJECTION_WARN_PX = 1.5
 
@@ -26,8 +31,13 @@ def unregistered(
     features: dict[str, int],
     table: TwoViewTable,
     image_ids: dict[str, int],
+    without_camera: Sequence[str] = (),
 ) -> list[dict[str, str]]:
-    """Usable photos outside the chosen model, each with its reason, by name."""
+    """Usable photos outside the chosen model, each with its reason, by name.
+
+    Args:
+        without_camera: photos for which the user's cameras had none.
+    """
     inside = {mapping.models[0].image(i).name for i in mapping.models[0].reg_image_ids()}
     inside_ids = {image_ids[name] for name in inside}
     partners: dict[int, list[int]] = defaultdict(list)
@@ -41,7 +51,9 @@ def unregistered(
             continue
         group = _other_group(name, mapping)
         to_model = [p for p in partners[image_ids[name]] if p in inside_ids]
-        if features[name] < FEW_FEATURES:
+        if photo.name in without_camera:
+            reason = "no camera was given for it"
+        elif features[name] < FEW_FEATURES:
             reason = f"only {features[name]} features: no texture, blurred, or masked out"
         elif group is not None:
             reason = f"in a separate group of {group} photos that does not connect to the others"
@@ -115,9 +127,32 @@ def build_report(
     }
 
 
+def refuse_contradiction(report: dict[str, Any], config: SfmConfig) -> None:
+    """Refuse cameras that too many of their own photos contradict.
+
+    Raises:
+        InputError: unless the options say to go on.
+    """
+    consistency = report["consistency"]
+    share = consistency["contradicting_share"]
+    if config.on_contradiction == "warn" or share <= config.contradiction_limit:
+        return
+    if consistency["strong_pairs"] < MIN_STRONG_PAIRS:
+        return
+    shown = "; ".join(" and ".join(pair) for pair in consistency["contradicting"][:3])
+    raise InputError(
+        f"the cameras cannot be trusted: {share:.0%} of the {consistency['strong_pairs']} strongly"
+        f" matched pairs of photos contradict them (for example {shown}); repeated or symmetric"
+        " texture makes photos of different places look alike",
+        hint="put something uneven and unmistakable around the object (a newspaper, stones) so"
+        " that every side looks different, keep it in the photos, and take more photos with smaller"
+        " steps; or bring known cameras (--cameras); sfm.on_contradiction=warn goes on regardless",
+    )
+
+
 def warnings_of(report: dict[str, Any], photo_count: int) -> list[str]:
     """What a user should look at before trusting the cameras."""
-    warnings = []
+    warnings = list(report["frame"]["remarks"])
     registered = len(report["registered"])
     if registered < photo_count:
         names = [entry["name"] for entry in report["unregistered"]]

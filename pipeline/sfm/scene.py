@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import InputError
+from pipeline.formats.frame import UNKNOWN, WorldFrame
 from pipeline.formats.idr import IdrCameras, make_scale_mat, save_idr_cameras
 from pipeline.imaging.ingest import write_png
 from pipeline.imaging.masks import binary
@@ -46,10 +48,16 @@ def write_scene(
     config: SceneConfig,
     seed: int,
     progress: Progress,
+    frame: WorldFrame,
+    given_region: NDArray[np.float64] | None = None,
 ) -> Scene:
     """Write `image/`, `mask/`, `cameras_colmap.npz` and `sparse.npz`.
 
     `mask/` is there only if every view has a mask: readers take a folder of masks as complete.
+
+    Args:
+        frame: what the model's frame is.
+        given_region: (4, 4) unit sphere → world that came with the user's cameras.
     """
     points = _write_sparse(model, out / "sparse.npz")
     c2w = np.stack([view.c2w for view in views])
@@ -59,13 +67,16 @@ def write_scene(
         np.array([[view.camera.width, view.camera.height] for view in views], dtype=np.float64),
     )
     masks = _mask_views(views, ingest_dir) if config.use_masks else []
-    region = _choose_region(photos, points, masks, config, seed)
+    region = _choose_region(photos, points, masks, config, seed, given_region)
     layout = plan_layout([view.camera for view in views], region.centre, c2w)
     _write_images(views, layout, ingest_dir, out, progress)
     cameras = IdrCameras(layout.K, c2w, make_scale_mat(region.centre, region.radius))
-    save_idr_cameras(out / "cameras_colmap.npz", cameras)
+    known = frame.unit if frame.unit != UNKNOWN else None
+    save_idr_cameras(out / "cameras_colmap.npz", cameras, unit=known)
     ideal = Frusta(layout.K, c2w, np.tile([layout.width, layout.height], (len(views), 1)) * 1.0)
     report = _report(ideal, points, region, layout, views)
+    report.update(_frame_facts(frame, region))
+    report["roi_box"] = config.roi_box
     return Scene(cameras, region, report, _warnings(report, region, views))
 
 
@@ -97,10 +108,21 @@ def _mask_views(views: list[RegisteredView], ingest_dir: Path) -> list[MaskView]
 
 
 def _choose_region(
-    photos: Frusta, points: SparsePoints, masks: list[MaskView], config: SceneConfig, seed: int
+    photos: Frusta,
+    points: SparsePoints,
+    masks: list[MaskView],
+    config: SceneConfig,
+    seed: int,
+    given: NDArray[np.float64] | None,
 ) -> Region:
     found = find_region(photos, points, masks, seed)
     centre, radius, source = found.centre, found.radius, found.source
+    if given is not None:
+        centre, radius, source = given[:3, 3], float(given[0, 0]), "given cameras"
+    if config.roi_box is not None:
+        low, high = np.array(config.roi_box[:3]), np.array(config.roi_box[3:])
+        centre, radius = (low + high) / 2, float(np.linalg.norm(high - low) / 2)
+        source = "given"
     if config.roi_radius is not None:
         radius, source = config.roi_radius, "given"
     if config.roi_center is not None:
@@ -110,8 +132,8 @@ def _choose_region(
         raise InputError(
             f"no photo shows the region of interest at {np.round(region.centre, 3).tolist()}"
             f" with radius {region.radius:.3g}",
-            hint="roi_center and roi_radius are in the world frame of sparse.npz; leave them out to"
-            " have the region found",
+            hint="the region is in the world frame of sparse.npz and the cameras; leave it out to"
+            " have it found, and see it with `porf roi OUT`",
         )
     return region
 
@@ -153,7 +175,6 @@ def _report(
     camera_distances = np.linalg.norm(ideal.centres - region.centre, axis=1)
     framed = seen_by(ideal, points.xyz[inside])
     return {
-        "unit": "unknown",
         "width": layout.width,
         "height": layout.height,
         "views": len(views),
@@ -161,8 +182,6 @@ def _report(
         "radius": float(region.radius),
         "region_source": region.source,
         "facing": region.facing,
-        "up": region.up.tolist(),
-        "up_source": "ground plane" if region.ground is not None else "mean of the cameras",
         "ground": None
         if region.ground is None
         else {"normal": region.ground.normal.tolist(), "offset": region.ground.offset},
@@ -176,9 +195,19 @@ def _report(
     }
 
 
+def _frame_facts(frame: WorldFrame, region: Region) -> dict[str, Any]:
+    """Unit and upright direction: gravity where it is known, else the ground, else the cameras."""
+    up, source = region.up.tolist(), "mean of the cameras"
+    if frame.up is not None:
+        up, source = list(frame.up), f"gravity ({frame.source})"
+    elif region.ground is not None:
+        source = "ground plane"
+    return {"unit": frame.unit, "frame": frame.as_json(), "up": up, "up_source": source}
+
+
 def _warnings(report: dict[str, Any], region: Region, views: list[RegisteredView]) -> list[str]:
     warnings = []
-    if region.facing == "forward" and region.source != "given":
+    if region.facing == "forward" and region.source not in ("given", "given cameras"):
         warnings.append(
             "the cameras look in parallel: the region of interest is the middle of what most photos"
             " show; set scene.roi_center and scene.roi_radius if the object is elsewhere"
