@@ -149,12 +149,6 @@ class SceneConfig(StageConfig):
     def _centre_needs_radius(self) -> "SceneConfig":
         if self.roi_center is not None and self.roi_radius is None:
             raise ValueError("roi_center needs roi_radius")
-        return self
-
-
-class MatchesConfig(StageConfig):
-    """Options of `matches`."""
-
         if self.roi_box is not None:
             if self.roi_radius is not None:
                 raise ValueError("give roi_box or roi_radius, not both")
@@ -162,6 +156,12 @@ class MatchesConfig(StageConfig):
                 low >= high for low, high in zip(self.roi_box[:3], self.roi_box[3:], strict=True)
             ):
                 raise ValueError("the first corner of roi_box must lie below the second")
+        return self
+
+
+class MatchesConfig(StageConfig):
+    """Options of `matches`."""
+
     min_matches: int = Field(
         15, ge=1, description="pairs of views with fewer verified matches are left out"
     )

@@ -66,7 +66,8 @@ def load_roi_scene(scene_dir: Path, facts: dict) -> RoiScene:
 def draw_roi(path: Path, scene: RoiScene) -> None:
     """Write the PNG: seen from above, from the front and from a side, then on some photos."""
     figure = plt.figure(figsize=(15, 13), dpi=100, layout="constrained")
-    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=[1, 1.25]))
+    panels_of = figure.subfigures(2, 1, height_ratios=[1, 1.25], squeeze=False)
+    upper, lower = panels_of[0, 0], panels_of[1, 0]
     axes = side_axes(scene)
     sides = (("from above", 0, 1), ("from the front", 0, 2), ("from the side", 1, 2))
     for panel, (title, right, upward) in zip(upper.subplots(1, 3), sides, strict=True):
