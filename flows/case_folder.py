@@ -113,6 +113,14 @@ class CaseFolder:
         """Replace the last run's record."""
         write_text(self.hidden / "run.json", record.model_dump_json(indent=1))
 
+    def current_manifests(self) -> dict[str, Manifest]:
+        """The sound manifests behind the last run's results, by stage."""
+        if not self.exists():
+            return {}
+        keys = self.load_record().keys
+        found = {name: self.store.find(name, keys[name])[0] for name in STAGES if name in keys}
+        return {name: manifest for name, manifest in found.items() if manifest}
+
     def load_state(self, stage: str) -> StageState | None:
         """What happened to a stage last, if anything."""
         try:

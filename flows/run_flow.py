@@ -2,9 +2,11 @@
 
 import logging
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.case_folder import CaseFolder
+from flows.preflight.learn import learn_from
 from flows.request import RunRequest
 from flows.server import prefect_server
 from pipeline.errors import PorfError
@@ -14,6 +16,7 @@ from pipeline.store.files import disk_error, is_disk_error
 def run_flow(request: RunRequest) -> PorfError | None:
     """Run the flow and return what it failed with, if it did."""
     quiet_prefect()
+    began = datetime.now(UTC).replace(microsecond=0)
     with prefect_server() as api_url:
         from prefect.settings import (  # noqa: PLC0415
             PREFECT_API_URL,
@@ -29,6 +32,7 @@ def run_flow(request: RunRequest) -> PorfError | None:
             state = reconstruct(request, return_state=True)
             drain(state.state_details.flow_run_id)
             flush()
+        learn_from(request, began)
         if state.is_completed():
             return None
         return _as_ours(state.result(raise_on_failure=False), request.out)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flows.listeners import reporting
+from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
 from pipeline.errors import InputError, PorfError
 from stages.process import EVENT_MARK, EventProgress, end_with_parent
@@ -80,7 +81,8 @@ def main() -> None:
 def _run(request: RunRequest) -> PorfError | None:
     from flows.run_flow import run_flow  # noqa: PLC0415  (loads Prefect)
 
-    open_run(request)
+    folder, _, choice, external = open_run(request)
+    check_run(request, folder, choice, external)
     with reporting(EventReporter()):
         return run_flow(request)
 

@@ -13,7 +13,6 @@ from flows.plan import external_files
 from pipeline.formats.views import load_views
 from pipeline.store.digest import digest
 from pipeline.store.files import write_text
-from pipeline.store.manifest import Manifest
 from stages.registry import STAGES
 
 RECORD = "batch.json"
@@ -128,7 +127,7 @@ def fingerprint(run: BatchRun) -> str:
 def with_outcome(result: RunResult, out: Path) -> RunResult:
     """The result with everything that the run's output folder tells."""
     folder = CaseFolder(out)
-    manifests = current_manifests(folder)
+    manifests = folder.current_manifests()
     return result.model_copy(
         update={
             "wall_s": round(sum(m.wall_s for m in manifests.values()), 2),
@@ -139,15 +138,6 @@ def with_outcome(result: RunResult, out: Path) -> RunResult:
             "report": f"{out.name}/report.html" if (out / "report.html").is_file() else None,
         }
     )
-
-
-def current_manifests(folder: CaseFolder) -> dict[str, Manifest]:
-    """The manifests behind a folder's current results, by stage."""
-    if not folder.exists():
-        return {}
-    keys = folder.load_record().keys
-    found = {name: folder.store.find(name, keys[name])[0] for name in STAGES if name in keys}
-    return {name: manifest for name, manifest in found.items() if manifest}
 
 
 def _views(out: Path) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.cli import batch, demo, export, inspect, roi, run, stage, ui
+from flows.cli import batch, demo, export, gc, inspect, roi, run, stage, ui
 
 app = typer.Typer(
     name="porf",
@@ -18,6 +18,7 @@ app.command("status")(inspect.status)
 app.command("explain")(inspect.explain)
 app.command("options")(inspect.options)
 app.command("stage")(stage.stage)
+app.command("gc")(gc.gc)
 app.command("demo")(demo.demo)
 app.command("export-cameras")(export.export_cameras)
 app.command("roi")(roi.roi)

@@ -15,6 +15,7 @@ from flows.batch.run import Batch, batch_folder
 from flows.batch.table import print_table, summary
 from flows.cli import EXIT_FAILED, console
 from flows.cli.arguments import ConfigOption, SetOption, absolute
+from flows.preflight.check import jobs_that_fit
 from flows.server import prefect_server
 
 SourceArgument = Annotated[
@@ -47,7 +48,7 @@ def batch(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", help="Runs at a time.", min=1, max=64, show_default="by the machine"
+            "--jobs", help="Runs at a time.", min=1, max=64, show_default="by cores, GPUs, memory"
         ),
     ] = None,
 ) -> None:
@@ -61,7 +62,7 @@ def batch(
     runs = read_batch(source, target, choices)
     with batch_folder(target, source):
         whole = Batch(source, target, runs)
-        _perform(whole, retry_failed, jobs or default_jobs())
+        _perform(whole, retry_failed, jobs)
     results = list(whole.results.values())
     console.print()
     print_table(console, results)
@@ -70,11 +71,15 @@ def batch(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _perform(whole: Batch, retry_failed: bool, jobs: int) -> None:
+def _perform(whole: Batch, retry_failed: bool, jobs: int | None) -> None:
     with BatchConsole(console, len(whole.runs)) as reporter:
         left = whole.sort_out(retry_failed, reporter.settled)
         if left:
-            _compute(whole, left, jobs, reporter)
+            _compute(whole, left, jobs or _jobs(left), reporter)
+
+
+def _jobs(left: list[BatchRun]) -> int:
+    return jobs_that_fit((run.request for run in left if run.request), default_jobs())
 
 
 def _compute(whole: Batch, left: list[BatchRun], jobs: int, reporter: BatchConsole) -> None:

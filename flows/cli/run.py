@@ -28,6 +28,7 @@ from flows.cli.arguments import (
 from flows.cli.summary import print_results
 from flows.console import make_reporter
 from flows.listeners import reporting
+from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
 from flows.run_flow import run_flow
 from flows.settings import changed_options, resolve
@@ -93,10 +94,14 @@ def execute(request: RunRequest, retry_command: str, verify: bool = False) -> No
         typer.Exit: with the exit code where the run failed.
         InputError: the request is refused before anything starts.
     """
-    folder, settings, _, _ = open_run(request)  # refuses bad input before a server starts
+    # refuses bad input, and what cannot fit, before a server starts
+    folder, settings, choice, external = open_run(request)
     if verify:
         drop_damaged(folder)
+    expected = check_run(request, folder, choice, external)
     print_start(request, changed_options(settings))
+    if expected:
+        console.print(f"[dim]expected: {escape(expected.text())}[/]")
     with make_reporter(console) as reporter, reporting(reporter):
         failure = run_flow(request)
     if failure is None:
