@@ -13,6 +13,7 @@ from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable, epipolar_loss
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.losses import color_loss
+from pipeline.porf.memory import detached, joined, slices
 from pipeline.porf.models import field_schedule, regulariser_weights
 from pipeline.porf.observations import Observations, PixelBatch
 from pipeline.porf.poses import PoseField
@@ -53,6 +54,7 @@ class JointTraining:
         self.host_generator = torch.Generator().manual_seed(seed + 1)
         self.regularisers = regulariser_weights(config)
         self.running = torch.zeros(5, device=observations.device)
+        self.piece_rays: int | None = None
 
     def _pose_optimiser(self) -> torch.optim.Adam | None:
         parameters = list(self.poses.parameters())
@@ -139,6 +141,8 @@ class JointTraining:
         self, rays: RayBatch, batch: PixelBatch, epipolar: Tensor
     ) -> tuple[RenderOutput, Tensor, Tensor]:
         """Add the gradients of this step; returns the output, the loss and its colour term."""
+        if not isinstance(self.field, ChunkedFieldModel) and self.piece_rays is not None:
+            return self._in_pieces(rays, batch, epipolar, self.piece_rays)
         if batch.mask is not None or not isinstance(self.field, ChunkedFieldModel):
             output = self.field.render(rays, self.generator)
             loss, color = self._loss(output, batch, epipolar)
@@ -157,6 +161,54 @@ class JointTraining:
         with torch.no_grad():
             loss, color = self._loss(output, batch, epipolar)
         return output, loss, color
+
+    def _in_pieces(
+        self, rays: RayBatch, batch: PixelBatch, epipolar: Tensor, size: int
+    ) -> tuple[RenderOutput, Tensor, Tensor]:
+        """`_differentiate` with the memory of `size` rays; regularisers are means of the pieces."""
+        ends = (rays.origins, rays.directions)
+        leaves = RayBatch(*(end.detach().requires_grad_() for end in ends))
+        outputs, losses, shares = [], [], []
+        for rows in slices(len(batch.view), size):
+            piece = RayBatch(leaves.origins[rows], leaves.directions[rows])
+            part = batch.rows(rows)
+            output = self.field.render(piece, self.generator)
+            loss, color = self._loss(output, part, epipolar.detach())
+            share = len(part.view) / len(batch.view)
+            (share * loss).backward()
+            outputs.append(detached(output))
+            losses.append(torch.stack([loss.detach(), color.detach()]))
+            shares.append(share)
+        through_rays = [
+            (e * leaf.grad).sum()
+            for e, leaf in zip(ends, vars(leaves).values(), strict=True)
+            if leaf.grad is not None and e.requires_grad
+        ]
+        remaining = sum(through_rays, self.config.epipolar.weight * epipolar)
+        if remaining.requires_grad:
+            remaining.backward()
+        weights = torch.tensor(shares, device=losses[0].device)
+        loss, color = (weights[:, None] * torch.stack(losses)).sum(0)
+        return joined(outputs, shares), loss, color
+
+    def halve_chunk(self) -> int | None:
+        """Train half as many rays at a time from here on; how many, or None where it is one."""
+        if isinstance(self.field, ChunkedFieldModel):
+            return self.field.halve_chunk()
+        size = self.piece_rays or self.config.rays
+        if size < 2:
+            return None
+        self.piece_rays = (size + 1) // 2
+        return self.piece_rays
+
+    def random_state(self) -> tuple[Tensor, Tensor]:
+        """Of both generators, so that a step can be done again with the same draws."""
+        return self.generator.get_state(), self.host_generator.get_state()
+
+    def set_random_state(self, state: tuple[Tensor, Tensor]) -> None:
+        """Continue with the draws from where `random_state` was taken."""
+        self.generator.set_state(state[0])
+        self.host_generator.set_state(state[1])
 
     def _loss(
         self, output: RenderOutput, batch: PixelBatch, epipolar: Tensor
@@ -202,8 +254,7 @@ class JointTraining:
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"the training loss is {loss} near step {self.step} of {self.config.steps}",
-                hint="lower the learning rates of the train stage, or try another seed; the last "
-                "good checkpoint is kept",
+                hint="lower the learning rates of the train stage, or try another seed",
             )
         return {
             "loss": loss,

@@ -246,6 +246,14 @@ class NeusModel(NeusRenderer):
             figures={"inv_s": self.variance().detach()},
         )
 
+    def halve_chunk(self) -> int | None:
+        """See `ChunkedFieldModel.halve_chunk`; for when memory runs out."""
+        size = self._rays_at_once(with_gradient=True)
+        if size < 2:
+            return None
+        self.chunk_rays = size // 2
+        return self.chunk_rays
+
     def _rays_at_once(self, with_gradient: bool) -> int:
         """Rays in one chunk: as set, or what suits the device."""
         gain = 1 if with_gradient else _VALUES_ONLY_GAIN

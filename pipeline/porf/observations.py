@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.formats.case import Case, read_rgb
 from pipeline.geometry.cameras import project
 from pipeline.porf.config import TrainConfig
+from pipeline.porf.memory import check_images_fit
 from pipeline.progress import Progress
 
 BLOCK_PX = 16
@@ -36,6 +37,16 @@ class PixelBatch:
     rgb: Tensor
     trained: Tensor
     mask: Tensor | None
+
+    def rows(self, rows: slice) -> "PixelBatch":
+        """Some of the pixels."""
+        return PixelBatch(
+            view=self.view[rows],
+            xy_px=self.xy_px[rows],
+            rgb=self.rgb[rows],
+            trained=self.trained[rows],
+            mask=None if self.mask is None else self.mask[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -112,12 +123,14 @@ def load_observations(
     """Read, reduce and place all views.
 
     Raises:
-        InputError: an image cannot be read, or a view does not see the unit sphere at all.
+        InputError: an image cannot be read, a view does not see the unit sphere at all, or the
+            images do not fit into memory.
     """
     width, height = training_size(case.width, case.height, config.max_image_side)
     count = len(case)
-    images = np.empty((count, height, width, 3), np.uint8)
     with_masks = config.use_masks and case.mask_paths is not None
+    check_images_fit(count, (width, height), 4 if with_masks else 3, device)
+    images = np.empty((count, height, width, 3), np.uint8)
     masks = np.empty((count, height, width), bool) if with_masks else None
     for i, path in enumerate(case.image_paths):
         rgb = _resized(read_rgb(path), width, height)

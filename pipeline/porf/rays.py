@@ -86,6 +86,9 @@ class ChunkedFieldModel(FieldModel, Protocol):
             The detached output, and a scalar whose gradient after the rays is the loss'.
         """
 
+    def halve_chunk(self) -> int | None:
+        """Use half as many rays at a time from here on; how many, or None where it is one."""
+
 
 def camera_rays(c2w: Tensor, K_inv: Tensor, view: Tensor, xy_px: Tensor) -> RayBatch:
     """Rays through pixels.

@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import TrainingDiverged
+from pipeline.errors import InputError, TrainingDiverged
 from pipeline.formats.case import Case
 from pipeline.formats.idr import IdrCameras
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.porf.artifacts import HISTORY_COLUMNS, TrainResult, write_artifacts
-from pipeline.porf.checkpoint import CheckpointFile, training_digest
+from pipeline.porf.checkpoint import CheckpointFile, training_identity
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.epipolar_phase import refine_by_epipolar
@@ -39,6 +39,7 @@ from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
 from pipeline.porf.joint import JointTraining, pixel_psnr
+from pipeline.porf.memory import is_out_of_memory
 from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
 from pipeline.porf.poses import PoseField
@@ -47,6 +48,7 @@ from pipeline.verdict import Verdict
 
 _REPORT_SECONDS = 0.5
 _PSNR_PIXELS = 8192
+_DIVERGED = "lower the learning rates of the train stage, or try another seed"
 
 
 def train(
@@ -65,15 +67,26 @@ def train(
 
     Raises:
         InputError: the case or the options do not allow a training.
+            Also where memory runs out and no smaller chunk helps.
         TrainingDiverged: the loss is not finite; the last good checkpoint stays in `work`.
         SystemExit: SIGTERM came; the checkpoint is saved and the exit code is 143.
     """
     progress = progress or NullProgress()
     with Interruption() as interruption:
+        training = _Training(case, config, work, seed, progress, interruption)
         try:
-            return _Training(case, config, work, seed, progress, interruption).run(out)
+            return training.run(out)
         except Interrupted:
             raise SystemExit(EXIT_CODE) from None
+        except TrainingDiverged as error:
+            raise training.named(error) from error
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"memory ran out on {training.device}, and nothing could be made smaller",
+                hint="lower train.max_image_side, train.rays or train.epipolar.matches_per_step",
+            ) from error
 
 
 class _Training:
@@ -90,10 +103,11 @@ class _Training:
         self.progress, self.interruption = progress, interruption
         self.device = resolve_device(config.device)
         use_threads(torch.get_num_threads())
-        self.checkpoint = CheckpointFile(work, training_digest(case, config, seed))
+        self.checkpoint = CheckpointFile(work, training_identity(case, config, seed))
         self.history: list[list[float]] = []
         self.candidates: list[Candidate] = []
         self.warnings: list[str] = []
+        self.settings: dict[str, Any] = {}
         self.accepted = "input"
         self.last_report = self.started = time.monotonic()
         self.started_step = 0
@@ -120,6 +134,14 @@ class _Training:
         joint = self._start()
         self._train_jointly(joint)
         return self._finish(joint, out)
+
+    def named(self, error: TrainingDiverged) -> TrainingDiverged:
+        """The same error with what is left."""
+        kept = f"{self.checkpoint.path}, of step {self.checkpoint.step}"
+        left = kept if self.checkpoint.step is not None else "none was written yet"
+        return TrainingDiverged(
+            error.message, f"{error.hint or ''}; the last good checkpoint: {left}".lstrip("; ")
+        )
 
     @property
     def _refines(self) -> bool:
@@ -216,7 +238,7 @@ class _Training:
         while joint.step < config.steps:
             if joint.step == settle_step and self._refines and joint.fixed_c2w is None:
                 self._settle(joint)
-            joint.advance()
+            self._advance(joint)
             if joint.step % config.log_every == 0 or joint.step == config.steps:
                 self._log(joint)
             if joint.step % config.checkpoint_every == 0 and joint.step < config.steps:
@@ -225,6 +247,25 @@ class _Training:
                 self._save(joint)
                 self.interruption.check()
             self._report(joint)
+
+    def _advance(self, joint: JointTraining) -> None:
+        """One step; where memory runs out, the same step again in chunks of half as many rays."""
+        before = joint.random_state()
+        while True:
+            try:
+                return joint.advance()
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                smaller = joint.halve_chunk()
+                if smaller is None:
+                    raise
+            joint.set_random_state(before)
+            self.settings["chunk_rays"] = smaller
+            self.settings["memory_ran_out_at_step"] = joint.step
+            self.progress.warn(
+                f"memory ran out at step {joint.step}: rays are trained {smaller} at a time now"
+            )
 
     def _settle(self, joint: JointTraining) -> None:
         """Choose the cameras and train the surface alone from here on."""
@@ -265,8 +306,7 @@ class _Training:
         if not joint.is_finite():
             raise TrainingDiverged(
                 f"the weights are not finite at step {joint.step} of {self.config.steps}",
-                hint="lower the learning rates of the train stage, or try another seed; the last "
-                "good checkpoint is kept",
+                hint=_DIVERGED,
             )
         self.checkpoint.save(
             {
@@ -274,7 +314,8 @@ class _Training:
                 "history": self.history,
                 "accepted": self.accepted,
                 "candidates": [(c.name, c.c2w) for c in self.candidates],
-            }
+            },
+            joint.step,
         )
 
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
@@ -333,6 +374,7 @@ class _Training:
                 f"given ones ({before:.3f} px)"
             )
         verdict = Verdict.from_warnings(warnings, **result.figures)
+        verdict.settings |= self.settings
         verdict.settings["device"] = str(self.device)
         verdict.settings["threads"] = torch.get_num_threads()
         return verdict
