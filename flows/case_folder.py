@@ -22,7 +22,7 @@ class RunRecord(BaseModel):
     """What the last command asked for, so that others can show, explain and continue it.
 
     Attributes:
-        photos: absolute path of the photos.
+        photos: absolute path of the photos, or of the case that the run entered with.
         external: absolute paths of the user's files by role, photos included.
         preset: name it started from.
         settings: resolved options.

@@ -1,16 +1,18 @@
 """What would run, and why: recipes from options, user files and upstream contents."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.case_folder import CaseFolder, names
+from pipeline.errors import InputError
 from pipeline.formats.camera_files import find_cameras
+from pipeline.formats.case_files import case_files
 from pipeline.store.digest import HashCache, fingerprint
 from pipeline.store.manifest import Manifest, Recipe
 from stages.base import Stage
-from stages.registry import STAGES, downstream, find_stage, upstream
+from stages.registry import downstream, find_stage, route, upstream
 
 COMPANIONS = {"ground_truth": ("image_names.json",), "cameras": ("image_names.json",)}
 """Files beside a user's file that say what it means."""
@@ -30,14 +32,28 @@ class Choice:
 
     @classmethod
     def of(
-        cls, start: str | None = None, stop: str | None = None, force: Iterable[str] = ()
+        cls,
+        start: str | None = None,
+        stop: str | None = None,
+        force: Iterable[str] = (),
+        roles: Collection[str] = (),
     ) -> "Choice":
-        """From `--from`, `--to` and `--force`; raises `InputError` for unknown names."""
-        forced = {find_stage(name).name for name in force}
-        wanted = upstream(find_stage(stop).name) if stop else set(STAGES)
-        if start:
-            forced |= downstream(find_stage(start).name)
-        return cls(tuple(n for n in STAGES if n in wanted), frozenset(forced & wanted))
+        """From `--from`, `--to` and `--force`, and the roles of the user's files.
+
+        Raises:
+            InputError: an unknown stage, or one that a run from such files does not have.
+        """
+        stages = route(roles)
+        force = list(force)
+        for name in (start, stop, *force):
+            if name and find_stage(name).name not in stages:
+                raise InputError(
+                    f"a run that starts from a case has no stage '{name}'",
+                    hint="its stages: " + ", ".join(stages),
+                )
+        wanted = upstream(stop) if stop else set(stages)
+        forced = {*force, *(downstream(start) if start else ())}
+        return cls(tuple(n for n in stages if n in wanted), frozenset(forced & wanted))
 
 
 @dataclass
@@ -68,7 +84,9 @@ def external_files(
 
 
 def _fingerprint(role: str, path: Path, cache: HashCache) -> dict[str, str]:
-    if role == "cameras" and path.is_dir():
+    if role == "case":
+        files = case_files(path)
+    elif role == "cameras" and path.is_dir():
         # of a whole capture only the files that hold the cameras count
         files = find_cameras(path).files
     else:
@@ -100,8 +118,9 @@ def look_ahead(
     """What each wanted stage would do, in order, without doing anything."""
     contents: dict[str, str] = {}
     prospects = []
+    stages = route(external)
     for name in choice.wanted:
-        prospect = _prospect(folder, STAGES[name], settings, contents, external, deep)
+        prospect = _prospect(folder, stages[name], settings, contents, external, deep)
         if name in choice.forced:
             prospect.reasons.insert(0, "forced")
         if prospect.manifest and not prospect.reasons:

@@ -20,7 +20,7 @@ from flows.request import RunRequest, open_run
 from flows.stage_process import StageCrashed
 from pipeline.errors import PorfError
 from pipeline.store.manifest import Manifest, Recipe
-from stages.registry import STAGES
+from stages.registry import route
 
 RETRIES = 2
 
@@ -37,10 +37,11 @@ def reconstruct(request: RunRequest) -> dict[str, str]:
     """Bring every wanted stage of a case up to date; returns the keys of the results by stage."""
     folder, settings, choice, external = open_run(request)
     made: dict[str, Manifest] = {}
+    stages = route(external)
     try:
         for name in choice.wanted:
             recipe = make_recipe(
-                STAGES[name], settings, {n: m.content for n, m in made.items()}, external
+                stages[name], settings, {n: m.content for n, m in made.items()}, external
             )
             made[name] = _bring_up_to_date(folder, request, settings, recipe, made, choice)
     finally:

@@ -2,21 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from flows.case_folder import CaseFolder, RunRecord, check_owner
 from flows.plan import Choice, external_files
 from flows.settings import DEFAULT_PRESET, settings_from
-from stages.registry import STAGES
+from stages.registry import route
 
 
 class RunRequest(BaseModel):
     """What a run is asked to do.
 
     Attributes:
-        photos: folder of photos, absolute.
+        photos: folder of photos, or of the case that stands for them; absolute.
+        source: which of the two it is.
         out: output folder, absolute.
         preset: name the settings started from (for display).
         settings: options by stage; missing ones take their defaults.
@@ -26,6 +27,7 @@ class RunRequest(BaseModel):
     """
 
     photos: Path
+    source: Literal["photos", "case"] = "photos"
     out: Path
     preset: str = DEFAULT_PRESET
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -37,7 +39,7 @@ class RunRequest(BaseModel):
     @property
     def paths(self) -> dict[str, Path]:
         """All of the user's files by role."""
-        return {"photos": self.photos, **self.external}
+        return {self.source: self.photos, **self.external}
 
 
 def check_files(paths: Mapping[str, Path], settings: Any, names: tuple[str, ...]) -> None:
@@ -46,8 +48,9 @@ def check_files(paths: Mapping[str, Path], settings: Any, names: tuple[str, ...]
     Raises:
         InputError: a stage refuses them.
     """
+    stages = route(paths)
     for name in names:
-        stage = STAGES[name]
+        stage = stages[name]
         if stage.check:
             stage.check(paths, getattr(settings, name))
 
@@ -59,12 +62,12 @@ def open_run(request: RunRequest) -> tuple[CaseFolder, Any, Choice, dict[str, di
         InputError: bad options or files, or an output folder that belongs to other photos.
     """
     settings = settings_from(request.settings)
-    choice = Choice.of(request.start, request.stop, request.force)
+    choice = Choice.of(request.start, request.stop, request.force, request.paths)
     check_files(request.paths, settings, choice.wanted)
     folder = CaseFolder(request.out)
     folder.create()
     external = external_files(request.paths, folder.hashes())
-    check_owner(folder, request.photos, external["photos"])
+    check_owner(folder, request.photos, external[request.source])
     keys = folder.load_record().keys if folder.exists() else {}
     folder.save_record(
         RunRecord(
@@ -72,7 +75,7 @@ def open_run(request: RunRequest) -> tuple[CaseFolder, Any, Choice, dict[str, di
             external={role: str(path) for role, path in request.paths.items()},
             preset=request.preset,
             settings=settings.model_dump(mode="json"),
-            photo_files=external["photos"],
+            photo_files=external[request.source],
             keys=keys,
         )
     )

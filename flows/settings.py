@@ -61,11 +61,11 @@ def resolve(
     """
     values = _without_meta(read_yaml(_preset_path(preset)))
     if file is not None:
-        values = _merged(values, _without_meta(read_yaml(file)))
+        values = merged(values, _without_meta(read_yaml(file)))
     for name, value in (layer or {}).items():
-        values = _merged(values, _nested(name, value))
+        values = merged(values, _nested(name, value))
     for override in overrides:
-        values = _merged(values, parse_override(override))
+        values = merged(values, parse_override(override))
     return settings_from(values)
 
 
@@ -137,13 +137,14 @@ def _known_names(location: list[str]) -> list[str]:
     return [name for name in names if name.startswith(parent)] or names
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, section by section."""
+    result = dict(base)
     for name, value in over.items():
-        old = merged.get(name)
+        old = result.get(name)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merged(old, value) if both else value  # type: ignore[arg-type]
-    return merged
+        result[name] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def _without_meta(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Stage:
         description: one line for users.
         external: roles of user files it reads; their content is part of the key.
         results: names inside the artifact that users find at the top of their output folder.
+        entry: role of a user's files from which it can make its artifact instead of from `inputs`;
+            a run that is given them starts here.
         check: looks at the user's files before anything runs, so that a mistyped path is told in
             the first second and not after an hour; takes the external files and the options.
     """
@@ -63,6 +65,7 @@ class Stage:
     description: str
     external: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+    entry: str | None = None
     check: Callable[[Mapping[str, Path], Any], None] | None = None
 
     def run(self, ctx: StageContext) -> Verdict:

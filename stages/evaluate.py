@@ -9,7 +9,7 @@ import numpy as np
 import trimesh
 
 from pipeline.errors import InputError
-from pipeline.formats.case import sorted_images
+from pipeline.formats.case import common_size, sorted_images
 from pipeline.formats.idr import IdrCameras, load_idr_cameras
 from pipeline.formats.matches import load_matches
 from pipeline.formats.views import ViewRecord, load_views, registered_names
@@ -83,13 +83,13 @@ def _measure_against_truth(
     errors: PoseErrors | None = None
     viewers: Viewers | None = None
     if truth is not None:
-        ingest = load_ingest(ctx.inputs["ingest"] / "ingest.json")
+        ingest = _ingest(ctx)
         assignment = assign_truth(
             truth, _photo_names(views, ingest, len(truth.cameras)), registered_names(views)
         )
         errors = measure_poses(findings, truth, assignment, estimates, unit)["refined"]
         findings.alignment = describe_alignment(errors)
-        viewers = _viewers(truth, assignment, registered_names(views), ingest)
+        viewers = _viewers(ctx, truth, assignment, registered_names(views), ingest)
     if true_mesh is not None:
         predicted = load_mesh(ctx.inputs["mesh"] / "mesh.ply")
         measure_surface(
@@ -116,20 +116,34 @@ def _true_mesh(external: Mapping[str, Path]) -> trimesh.Trimesh | None:
     return load_mesh(path) if path is not None else None
 
 
-def _photo_names(views: list[ViewRecord], ingest: IngestRecord, cameras: int) -> list[str]:
+def _ingest(ctx: StageContext) -> IngestRecord | None:
+    """The record of the photos; a run that entered with a case has none."""
+    if "ingest" not in ctx.inputs:
+        return None
+    return load_ingest(ctx.inputs["ingest"] / "ingest.json")
+
+
+def _photo_names(views: list[ViewRecord], ingest: IngestRecord | None, cameras: int) -> list[str]:
     """Names of the photos that nameless true cameras are counted by.
 
     Files that were no usable photos may or may not have a camera: the counts tell.
     """
-    usable = [photo.name for photo in ingest.used]
+    usable = [photo.name for photo in ingest.used] if ingest else []
     return usable if len(usable) == cameras else [view.name for view in views]
 
 
 def _viewers(
-    truth: TrueCameras, assignment: Assignment, names: list[str], ingest: IngestRecord
+    ctx: StageContext,
+    truth: TrueCameras,
+    assignment: Assignment,
+    names: list[str],
+    ingest: IngestRecord | None,
 ) -> Viewers:
     """The true cameras of the registered views, with the sizes of their photos."""
-    sizes = {photo.name: (photo.width, photo.height) for photo in ingest.used}
+    if ingest is not None:
+        sizes = {photo.name: (photo.width, photo.height) for photo in ingest.used}
+    else:
+        sizes = dict.fromkeys(names, common_size(sorted_images(ctx.inputs["scene"] / "image")[:1]))
     cameras = IdrCameras(
         truth.cameras.K[assignment.truths],
         truth.cameras.c2w[assignment.truths],

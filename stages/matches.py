@@ -14,10 +14,13 @@ from pipeline.sfm.views import load_model, registered_views
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
 from stages.base import StageContext
+from stages.case_import import import_case_matches
 
 
 def run(ctx: StageContext) -> Verdict:
     """Write `colmap_matches/` and `matches.json`."""
+    if "case" in ctx.external:
+        return import_case_matches(ctx)
     quiet()
     config: MatchesConfig = ctx.config
     scene_dir, sfm_dir = ctx.inputs["scene"], ctx.inputs["sfm"]

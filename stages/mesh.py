@@ -1,6 +1,7 @@
 """Stage `mesh`: the trained field as a cleaned, coloured mesh."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.porf.trained import load_trained
+from pipeline.porf.trained import TrainedModel, load_trained
 from pipeline.store.files import write_json
 from pipeline.surface.build import build_surface
 from pipeline.surface.config import MeshConfig
@@ -29,7 +30,7 @@ def run(ctx: StageContext) -> Verdict:
     views = open_views(scene_dir, np.asarray(model.K), c2w)
     scene = _scene_facts(scene_dir)
     surface = build_surface(
-        model.sdf,
+        partial(_distances, model, config.threshold),
         views,
         scale_mat,
         _sparse_points(scene_dir, scale_mat),
@@ -55,6 +56,10 @@ def run(ctx: StageContext) -> Verdict:
         },
     )
     return verdict
+
+
+def _distances(model: TrainedModel, threshold: float, x: torch.Tensor) -> torch.Tensor:
+    return model.sdf(x) - threshold
 
 
 def _device(wanted: str) -> str:

@@ -1,5 +1,8 @@
 """All stages and how they hang together, in the order of the data's way."""
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from pipeline.errors import InputError
 from pipeline.imaging.config import IngestConfig
 from pipeline.metrics.config import EvaluateConfig
@@ -9,7 +12,7 @@ from pipeline.sfm.config import MatchesConfig, SceneConfig, SfmConfig
 from pipeline.suggest import nearest
 from pipeline.surface.config import MeshConfig
 from stages.base import Stage
-from stages.checks import check_cameras, check_ground_truth, check_photos
+from stages.checks import check_cameras, check_case, check_ground_truth, check_photos
 
 _IN_ORDER = (
     Stage(
@@ -35,6 +38,9 @@ _IN_ORDER = (
         version=2,
         config_type=SceneConfig,
         inputs=("ingest", "sfm"),
+        external=("case",),
+        entry="case",
+        check=check_case,
         description="undistorted views of one size, cameras and the region of interest",
         results=("image", "mask", "cameras_colmap.npz", "views.json"),
     ),
@@ -43,6 +49,8 @@ _IN_ORDER = (
         version=1,
         config_type=MatchesConfig,
         inputs=("ingest", "sfm", "scene"),
+        external=("case",),
+        entry="case",
         description="verified matches in undistorted pixels, by view, from both sides",
         results=("colmap_matches",),
     ),
@@ -94,6 +102,21 @@ def find_stage(name: str) -> Stage:
     if name not in STAGES:
         raise InputError(f"unknown stage '{name}'{nearest(name, STAGES)}", hint=_all_names())
     return STAGES[name]
+
+
+def route(roles: Collection[str]) -> dict[str, Stage]:
+    """The stages of a run that is given user files of these roles, each with what it then reads.
+
+    Stages that such files enter read no other stage, and what would come before them is left out.
+    """
+    entered = {stage.name for stage in STAGES.values() if stage.entry in roles}
+    skipped = {name for stage in entered for name in upstream(stage)} - entered
+    stages = {}
+    for stage in STAGES.values():
+        if stage.name not in skipped:
+            kept = () if stage.name in entered else stage.inputs
+            stages[stage.name] = replace(stage, inputs=tuple(n for n in kept if n not in skipped))
+    return stages
 
 
 def downstream(name: str) -> set[str]:

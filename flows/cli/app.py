@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.cli import batch, demo, export, gc, inspect, roi, run, stage, ui
+from flows.cli import batch, demo, export, gc, inspect, roi, run, stage, train, ui
 
 app = typer.Typer(
     name="porf",
@@ -14,6 +14,8 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("batch")(batch.batch)
+app.command("train")(train.train)
+app.command("mesh")(train.mesh)
 app.command("status")(inspect.status)
 app.command("explain")(inspect.explain)
 app.command("options")(inspect.options)

@@ -16,6 +16,7 @@ from flows.plan import Choice, Prospect, external_files, look_ahead
 from flows.settings import (
     Settings,
     flat_options,
+    merged,
     parse_override,
     preset_description,
     preset_names,
@@ -95,7 +96,7 @@ def explain(
     """
     folder = CaseFolder(absolute(out))
     record = folder.load_record()
-    settings = _hypothetical(record, preset, config, overrides or [])
+    settings = changed_settings(record, preset, config, overrides or [])
     for prospect in _prospects(folder, record, settings, deep=False):
         if prospect.manifest:
             console.print(f"[green]✓[/] {prospect.stage:9} [dim]up to date[/]")
@@ -123,17 +124,15 @@ def options(
             console.print(f"{escape(line)}\n      [dim]{escape(meanings.get(option, ''))}[/]")
 
 
-def _hypothetical(
+def changed_settings(
     record: RunRecord, preset: str | None, config: Path | None, overrides: list[str]
 ) -> Any:
+    """The last run's options, or a preset's or file's instead, with `--set` applied."""
     if preset or config:
         return resolve(preset or record.preset, config, overrides)
     values = dict(record.settings)
     for override in overrides:
-        for stage, changes in parse_override(override).items():
-            old = values.get(stage)
-            both = isinstance(old, dict) and isinstance(changes, dict)
-            values[stage] = {**old, **changes} if both else changes  # type: ignore[dict-item]
+        values = merged(values, parse_override(override))
     return settings_from(values)
 
 
@@ -146,7 +145,7 @@ def _prospects(folder: CaseFolder, record: RunRecord, settings: Any, deep: bool)
             hint="put it back, or run `porf run` with its new place and the same -o",
         )
     external = external_files(paths, folder.hashes())
-    return look_ahead(folder, settings, external, Choice.of(), deep)
+    return look_ahead(folder, settings, external, Choice.of(roles=external), deep)
 
 
 def _latest(folder: CaseFolder, record: RunRecord, stage: str) -> Manifest | None:

@@ -21,14 +21,14 @@ from pipeline.suggest import nearest
 from pipeline.verdict import Verdict
 from stages.base import Stage
 from stages.process import StageRequest
-from stages.registry import STAGES, find_stage
+from stages.registry import STAGES, find_stage, route
 
 InputsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
         help="Artifact folder of an upstream stage, or a user file by role "
-        "(photos, masks, ground_truth, ground_truth_mesh).",
+        "(photos, case, masks, ground_truth, ground_truth_mesh).",
         metavar="NAME=PATH",
     ),
 ]
@@ -56,7 +56,7 @@ def stage(
     paths, manifests = gather_inputs(chosen, _parse(inputs or []), of)
     if chosen.check:
         chosen.check(paths, getattr(settings, name))
-    verdict, wall_s = _perform(chosen, settings, paths, manifests, target)
+    verdict, wall_s = perform_stage(chosen, settings, paths, manifests, target)
     console.print(f"[green]✓[/] {name} {duration(wall_s)} → {escape(str(target))}")
     for figure, value in verdict.figures.items():
         console.print(f"  {escape(figure)} = {escape(str(value))}")
@@ -73,6 +73,7 @@ def gather_inputs(
         InputError: a name that the stage does not read, a missing folder, or a missing input.
     """
     known = (*stage.inputs, *stage.external)
+    roles = set(given)
     for name, path in given.items():
         if name not in known:
             raise InputError(
@@ -85,9 +86,10 @@ def gather_inputs(
     if run is not None:
         folder = CaseFolder(absolute(run))
         record = folder.load_record()
-        roles = {r: Path(p) for r, p in record.external.items() if r in stage.external}
-        paths = {**roles, **_artifacts(folder, stage, record.keys), **given}
-    for name in stage.inputs:
+        roles |= set(record.external)
+        files = {r: Path(p) for r, p in record.external.items() if r in stage.external}
+        paths = {**files, **_artifacts(folder, stage, record.keys), **given}
+    for name in route(roles).get(stage.name, stage).inputs:
         if name not in paths:
             raise InputError(
                 f"{stage.name} needs the result of {name}",
@@ -108,7 +110,7 @@ def _artifacts(folder: CaseFolder, stage: Stage, keys: dict[str, str]) -> dict[s
     }
 
 
-def _perform(
+def perform_stage(
     stage: Stage,
     settings: Any,
     paths: dict[str, Path],
@@ -123,7 +125,7 @@ def _perform(
             stage=stage.name,
             options=getattr(settings, stage.name).model_dump(mode="json"),
             seed=settings.seed,
-            inputs={n: paths[n] for n in stage.inputs},
+            inputs={n: paths[n] for n in stage.inputs if n in paths},
             external={r: paths[r] for r in stage.external if r in paths},
             manifests=manifests,
             out=built,

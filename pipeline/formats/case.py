@@ -60,8 +60,11 @@ def read_rgb(path: Path) -> NDArray:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16-bit grey, which `convert` would cut off at 255
+                grey = np.round(np.asarray(image) / 257.0).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path} ({error})") from error
 
 

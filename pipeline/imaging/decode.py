@@ -50,7 +50,7 @@ class DecodedPhoto:
     verbatim: bool
 
 
-def decode_photo(path: Path) -> DecodedPhoto:
+def decode_photo(path: Path, min_side_px: int = MIN_SIDE_PX) -> DecodedPhoto:
     """Decode `path`; orientation from EXIF is applied to the pixels once.
 
     Images of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (about 179 million pixels) are refused
@@ -67,7 +67,7 @@ def decode_photo(path: Path) -> DecodedPhoto:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                return _decode(image)
+                return _decode(image, min_side_px)
     except UnidentifiedImageError as error:
         raise UnusablePhotoError("not an image file") from error
     except Image.DecompressionBombError as error:
@@ -76,10 +76,10 @@ def decode_photo(path: Path) -> DecodedPhoto:
         raise UnusablePhotoError(f"damaged or truncated image ({error})") from error
 
 
-def _decode(image: Image.Image) -> DecodedPhoto:
+def _decode(image: Image.Image, min_side_px: int) -> DecodedPhoto:
     tags = read_tags(image)
     stored_size = image.size
-    if min(stored_size) < MIN_SIDE_PX:
+    if min(stored_size) < min_side_px:
         raise UnusablePhotoError(f"only {stored_size[0]}×{stored_size[1]} pixels")
     plain = image.mode == "RGB" and image.format in _VERBATIM
     image.load()

@@ -119,9 +119,10 @@ class ReportData:
 
 
 def run_title(manifests: Mapping[str, Mapping[str, Any]]) -> str:
-    """The name of the user's photo folder, where it is known."""
+    """The name of the user's folder of photos, or of the case, where it is known."""
     photos = manifests.get("ingest", {}).get("paths", {}).get("photos")
-    return Path(photos).name if photos else "Reconstruction"
+    source = photos or manifests.get("scene", {}).get("paths", {}).get("case")
+    return Path(source).name if source else "Reconstruction"
 
 
 def gather(

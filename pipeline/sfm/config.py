@@ -144,6 +144,12 @@ class SceneConfig(StageConfig):
         1.0, gt=0, le=10, description="factor on the radius that was found or given"
     )
     use_masks: bool = Field(True, description="find the region of interest from masks, if given")
+    case_cameras: str = Field(
+        "auto",
+        pattern=r"^(auto|[\w.-]+\.npz)$",
+        description="file of a finished case (`porf train`) with the cameras to refine; auto: "
+        "cameras_colmap.npz, else cameras_arkit.npz",
+    )
 
     @model_validator(mode="after")
     def _centre_needs_radius(self) -> "SceneConfig":

@@ -11,6 +11,13 @@ class MeshConfig(StageConfig):
     resolution: int = Field(
         256, ge=32, le=2048, multiple_of=8, description="lattice cells along the region's diameter"
     )
+    threshold: float = Field(
+        0.0,
+        ge=-0.5,
+        le=0.5,
+        description="signed distance at which the surface is cut, radii of the region; positive = "
+        "outside of the trained surface",
+    )
     lipschitz: float = Field(
         1.5, ge=1.0, le=20.0, description="largest slope of the field; larger is safer and slower"
     )
