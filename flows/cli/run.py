@@ -35,7 +35,9 @@ from flows.settings import changed_options, resolve
 from flows.stage_process import log_tail
 from pipeline.errors import PorfError
 
-PhotosArgument = Annotated[Path, typer.Argument(help="Folder of photos.", metavar="PHOTOS")]
+PhotosArgument = Annotated[
+    Path, typer.Argument(help="Folder of photos, or a video.", metavar="PHOTOS")
+]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Output folder.", show_default="porf_out/<PHOTOS' name>"),

@@ -14,6 +14,9 @@ class IngestConfig(StageConfig):
     use_alpha: bool = Field(
         True, description="take transparency as the mask where no folder of masks is given"
     )
+    video_frames: int = Field(
+        80, ge=3, le=2000, description="frames chosen from a video, at even steps of its movement"
+    )
     threads: int = Field(
         4, ge=1, le=64, description="photos decoded at once", json_schema_extra=NOT_IN_KEY
     )

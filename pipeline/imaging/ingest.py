@@ -25,11 +25,16 @@ from pipeline.imaging.decode import (
 from pipeline.imaging.exif import camera_group, focal_length_px
 from pipeline.imaging.masks import assign_masks, binary, read_mask, shrink_mask
 from pipeline.imaging.records import IngestRecord, PhotoRecord
+from pipeline.imaging.video import is_video
 from pipeline.progress import Progress
 
 MIN_PHOTOS = 3
 BLUR_RATIO = 0.1
 """A photo this much less sharp than the median of its set is pointed out."""
+THUMBNAIL = 64
+SAME_LEVELS = 2.5
+"""Photos of a camera that did not move differ less everywhere, at the thumbnail's size, than this
+many of 255 levels; the smallest real step differs by tens somewhere."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def ingest_photos(
     jobs = [_Job(f, stem, masks.get(f.name)) for f, stem in zip(files, stems, strict=True)]
     records = _take_all(jobs, out, config, masks_dir is None, progress)
     _drop_copies(records, files, out)
+    _drop_repetitions(records, out)
     record = IngestRecord(photos=records, warnings=_warnings(records, masks_dir))
     _refuse_too_few(record, photos_dir)
     for warning in record.warnings:
@@ -74,6 +80,8 @@ def check_photo_folder(folder: Path) -> None:
     Raises:
         InputError: no such folder, or fewer than three files named like images.
     """
+    if is_video(folder):
+        return
     found = len(_photo_names(photo_files(folder)))
     if found < MIN_PHOTOS:
         what = "no images" if found == 0 else f"only {found} image{'s' * (found > 1)}"
@@ -84,7 +92,16 @@ def check_photo_folder(folder: Path) -> None:
 
 
 def readable_photo_names(folder: Path) -> list[str]:
-    """Names of the files that say they are images, without decoding their pixels."""
+    """Names of the files that say they are images, without decoding their pixels.
+
+    Raises:
+        InputError: a video, whose frames have no names yet.
+    """
+    if is_video(folder):
+        raise InputError(
+            "ground truth belongs to photos by name, and the frames of a video have none yet",
+            hint="run with --to ingest first, and give its images as photos",
+        )
     names = []
     for path in photo_files(folder):
         try:
@@ -106,7 +123,7 @@ def photo_files(folder: Path) -> list[Path]:
             f"the folder of photos {folder} does not exist", hint="check the path for a typo"
         )
     if not folder.is_dir():
-        raise InputError(f"{folder} is a file: expected a folder of photos")
+        raise InputError(f"{folder} is a file: expected a folder of photos, or a video")
     try:
         entries = sorted(folder.iterdir(), key=lambda p: p.name)
     except PermissionError as error:
@@ -218,6 +235,31 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.write_bytes(data.tobytes())
 
 
+def _drop_repetitions(records: list[PhotoRecord], out: Path) -> None:
+    """Photos that show exactly the same, stored differently: as useless as copies."""
+    kept: list[tuple[str, NDArray[np.float32]]] = []
+    for record in records:
+        if not record.used:
+            continue
+        with Image.open(out / str(record.file)) as image:
+            # without colour: its compression noise is larger than that of brightness
+            small = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+            thumbnail = np.asarray(small, dtype=np.float32)
+        twin = next((n for n, t in kept if np.abs(t - thumbnail).max() < SAME_LEVELS), None)
+        if twin is None:
+            kept.append((record.name, thumbnail))
+        else:
+            _leave_out(record, f"shows exactly the same as {twin}", out)
+
+
+def _leave_out(record: PhotoRecord, reason: str, out: Path) -> None:
+    record.reason, record.used = reason, False
+    for stored in (record.file, record.mask):
+        if stored is not None:
+            (out / stored).unlink()
+    record.file = record.mask = None
+
+
 def _drop_copies(records: list[PhotoRecord], files: list[Path], out: Path) -> None:
     """A second copy of a photo has no baseline to the first and only adds false confidence."""
     seen: dict[str, str] = {}
@@ -226,12 +268,7 @@ def _drop_copies(records: list[PhotoRecord], files: list[Path], out: Path) -> No
             continue
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
         if digest in seen:
-            record.reason = f"the same file as {seen[digest]}"
-            record.used = False
-            for stored in (record.file, record.mask):
-                if stored is not None:
-                    (out / stored).unlink()
-            record.file = record.mask = None
+            _leave_out(record, f"the same file as {seen[digest]}", out)
         seen.setdefault(digest, record.name)
 
 

@@ -116,6 +116,23 @@ def test_a_second_copy_of_a_photo_is_left_out(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run/ingest/images").iterdir())) == 3
 
 
+def test_photos_that_show_exactly_the_same_are_left_out(tmp_path: Path) -> None:
+    """Ten shots from a tripod, each stored anew: one photo, and that is too few."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    scene = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+    for i in range(10):
+        scene.save(folder / f"{i}.jpg", quality=90 + i % 5)
+    with pytest.raises(InputError, match="shows exactly the same as 0"):
+        run_stage("ingest", tmp_path / "a", {"photos": folder})
+    for i in range(3):  # a step of one pixel is a step
+        scene.crop((i, 0, 600 + i, 480)).save(folder / f"moved{i}.jpg", quality=90)
+    verdict = run_stage("ingest", tmp_path / "b", {"photos": folder})
+    assert (verdict.figures["photos"], verdict.figures["skipped"]) == (4, 9)
+
+
 def test_masks_follow_their_photos(tmp_path: Path) -> None:
     photos = _folder(tmp_path / "p", "a.jpg", "b.jpg", "c.jpg")
     masks = tmp_path / "m"
