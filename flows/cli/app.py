@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.cli import batch, demo, export, gc, inspect, roi, run, stage, train, ui
+from flows.cli import batch, demo, export, gc, inspect, remote, roi, run, service, stage, train, ui
 
 app = typer.Typer(
     name="porf",
@@ -25,3 +25,11 @@ app.command("demo")(demo.demo)
 app.command("export-cameras")(export.export_cameras)
 app.command("roi")(roi.roi)
 app.command("ui")(ui.ui)
+app.command("server")(service.server)
+app.command("worker")(service.worker)
+app.command("deploy")(service.deploy)
+app.command("submit")(remote.submit)
+app.command("runs")(remote.runs)
+app.command("cancel")(remote.cancel)
+app.command("retry")(remote.retry)
+app.command("logs")(remote.logs)

@@ -88,7 +88,7 @@ def test_a_batch_that_is_asked_to_stop_lets_its_runs_save(
     shutil.copytree(small_case.out, out / "one")
     steps = ["--set", "train.steps=4000", "--set", "train.checkpoint_every=20"]
     process = porf.start("batch", source, "-o", out, "--config", SMALL, *steps)
-    wait_for(out / "one" / ".porf" / "work" / "train", "*/checkpoint*")
+    wait_for(out / "one" / ".porf" / "work" / "train", "*/log.txt")
     refused = refuse("batch", source, "-o", out)
     assert "another `porf batch`" in refused.text
     process.send_signal(signal.SIGTERM)

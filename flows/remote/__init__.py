@@ -1,0 +1,1 @@
+"""Runs on workers: a Prefect server, deployments, and what operates them."""

@@ -1,0 +1,133 @@
+"""Everything that a Prefect server needs to know of us; applying it again changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron, Interval
+
+from flows.remote.flow import reconstruct_case
+from flows.remote.places import POOLS
+from flows.remote.watch_flow import submit_new_cases
+from pipeline.errors import InputError
+
+ZOMBIES = "porf: mark dead runs as crashed"
+HEARTBEAT_S = 30
+"""Workers tell that often that a run is alive."""
+DEAD_AFTER_S = 90
+"""A run whose heartbeat was not heard for so long is dead."""
+
+
+@dataclass(frozen=True)
+class WatchOrder:
+    """A schedule on which a folder is looked at for new cases.
+
+    Attributes:
+        folder, out: as the worker sees them.
+        every_s: seconds between looks; or
+        cron: five fields.
+        parameters: further parameters of the flow (`preset`, `options`, `pool`).
+    """
+
+    folder: str
+    out: str
+    every_s: float | None = None
+    cron: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def deploy(limits: Mapping[str, int | None], watches: Sequence[WatchOrder] = ()) -> list[str]:
+    """Create or update work pools, deployments and the automation; returns what stands then.
+
+    Args:
+        limits: runs at a time by pool; None = as many as its workers take.
+    """
+    with get_client(sync_client=True) as client:
+        for pool, limit in limits.items():
+            _apply_pool(client, pool, limit)
+        told = [f"work pool {pool}" for pool in limits]
+    for pool in limits:
+        _apply(reconstruct_case, POOLS[pool], pool)
+        told.append(f"deployment {reconstruct_case.name}/{POOLS[pool]}")
+    told += [_apply_watch(order, next(iter(limits))) for order in watches]
+    _apply_zombies()
+    return [*told, f"automation '{ZOMBIES}'"]
+
+
+def _apply_pool(client: SyncPrefectClient, name: str, limit: int | None) -> None:
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound:
+        wanted = WorkPoolCreate(name=name, type="process", concurrency_limit=limit)
+        client.create_work_pool(wanted)
+        return
+    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+
+
+def _apply(flow: Any, name: str, pool: str, **more: Any) -> None:
+    deployment = RunnerDeployment.from_flow(
+        flow,
+        name=name,
+        work_pool_name=pool,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        tags=["porf"],
+        **more,
+    )
+    deployment.apply()
+
+
+def _apply_watch(order: WatchOrder, pool: str) -> str:
+    if (order.every_s is None) == (order.cron is None):
+        raise InputError("a watched folder needs either an interval or a cron schedule")
+    schedule = Cron(order.cron) if order.cron else Interval(timedelta(seconds=order.every_s or 0.0))
+    name = "watch-" + "".join(c if c.isalnum() else "-" for c in order.folder.strip("/"))
+    parameters = {"folder": order.folder, "out": order.out, **order.parameters}
+    # one look at a time: a look that outlasts its interval is not started twice
+    _apply(
+        submit_new_cases,
+        name,
+        pool,
+        schedule=schedule,
+        parameters=parameters,
+        concurrency_limit=1,
+    )
+    return f"deployment {submit_new_cases.name}/{name}"
+
+
+def _apply_zombies() -> None:
+    """Prefect leaves runs RUNNING whose worker was killed; silence ends them."""
+    wanted = AutomationCore(
+        name=ZOMBIES,
+        description="A run whose worker died is marked as crashed, and can be run again.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.*"},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=DEAD_AFTER_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED, message=f"no heartbeat for {DEAD_AFTER_S} s"
+            )
+        ],
+    )
+    with get_client(sync_client=True) as client:
+        known = client.read_automations_by_name(ZOMBIES)
+        for extra in known[1:]:
+            client.delete_automation(extra.id)
+        if known:
+            client.update_automation(known[0].id, wanted)
+        else:
+            client.create_automation(wanted)

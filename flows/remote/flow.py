@@ -1,0 +1,73 @@
+"""The flow that workers run: one case, told in Prefect's log."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from flows.console import duration
+from flows.listeners import reporting
+from flows.preflight.check import check_run
+from flows.preflight.learn import learn_from
+from flows.reconstruct import reconstruct
+from flows.remote.case import Case
+from flows.request import open_run
+from pipeline.text import visible
+
+
+def _run_name() -> str:
+    case = flow_run.parameters["case"]
+    return visible((case if isinstance(case, Case) else Case.model_validate(case)).name)
+
+
+@flow(name="reconstruct-case", flow_run_name=_run_name, validate_parameters=True)
+def reconstruct_case(case: Case) -> dict[str, str]:
+    """Reconstruct a folder of photos; what is done already is not computed again."""
+    request = case.request()
+    folder, _, choice, external = open_run(request)
+    log = get_run_logger()
+    expected = check_run(request, folder, choice, external)
+    if expected:
+        log.info("expected: %s", expected.text())
+    began = datetime.now(UTC).replace(microsecond=0)
+    with reporting(LogReporter(log)):
+        keys: dict[str, str] = reconstruct.fn(request)  # its stages become tasks of this run
+    learn_from(request, began)
+    return keys
+
+
+class LogReporter:
+    """A `RunReporter` that writes to Prefect's log."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def stage_starts(self, stage: str, reasons: list[str]) -> None:
+        """See `RunReporter`."""
+        self._log.info("%s starts: %s", stage, visible("; ".join(reasons)))
+
+    def stage_cached(self, stage: str) -> None:
+        """See `RunReporter`."""
+        self._log.info("%s: cached", stage)
+
+    def stage_done(self, stage: str, wall_s: float, warnings: list[str]) -> None:
+        """See `RunReporter`."""
+        self._log.info("%s: done in %s", stage, duration(wall_s))
+        for warning in warnings:
+            self._log.warning("%s: %s", stage, visible(warning))
+
+    def stage_failed(self, stage: str, message: str) -> None:
+        """See `RunReporter`."""
+        self._log.error("%s: %s", stage, visible(message))
+
+    def advance(
+        self, stage: str, phase: str, done: int, total: int, figures: dict[str, float]
+    ) -> None:
+        """See `RunReporter`; the progress artifact shows it."""
+
+    def say(self, stage: str, text: str, warning: bool = False) -> None:
+        """See `RunReporter`; a stage's own words reach the log by another way."""
+        if stage in ("retry", "results"):
+            self._log.log(logging.WARNING if warning else logging.INFO, visible(text))
