@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.cli import batch, demo, export, gc, inspect, remote, roi, run, service, stage, train, ui
+from flows.cli import batch, demo, evaluate, export, gc, inspect, remote, roi, run, service, stage, train, ui
 
 app = typer.Typer(
     name="porf",
@@ -24,6 +24,8 @@ app.command("gc")(gc.gc)
 app.command("demo")(demo.demo)
 app.command("export-cameras")(export.export_cameras)
 app.command("roi")(roi.roi)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
 app.command("ui")(ui.ui)
 app.command("server")(service.server)
 app.command("worker")(service.worker)

@@ -40,14 +40,31 @@ class SurfaceDistance:
         ]
         return np.concatenate(parts) * self._unit if parts else np.zeros(0)
 
+    def normals_at(self, points: NDArray) -> NDArray:
+        """Unit normals (P, 3) of the triangles nearest to points (P, 3); by their winding."""
+        _, face = self._nearest(np.asarray(points, dtype=np.float64) / self._unit)
+        a, b, c = self._corners[face].transpose(1, 0, 2)
+        normals = np.cross(b - a, c - a)
+        unit: NDArray = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        return unit
+
     def _distances(self, points: NDArray) -> NDArray:
+        return self._nearest(points)[0]
+
+    def _nearest(self, points: NDArray) -> tuple[NDArray, NDArray]:
+        """Distances (P,) to the nearest triangles, and which these are."""
         k = min(CANDIDATES, self._tree.n)
         _, nearest = self._tree.query(points, k=k, workers=-1)
         faces = self._face[nearest.reshape(len(points), k)]
         triangles = self._corners[faces].reshape(-1, 3, 3)
         repeated = np.repeat(points, k, axis=0)
         closest = trimesh.triangles.closest_point(triangles, repeated)
-        return np.linalg.norm(closest - repeated, axis=1).reshape(len(points), k).min(axis=1)
+        distance = np.linalg.norm(closest - repeated, axis=1).reshape(len(points), k)
+        best = distance.argmin(axis=1)[:, None]
+        return (
+            np.take_along_axis(distance, best, axis=1)[:, 0],
+            np.take_along_axis(faces, best, axis=1)[:, 0],
+        )
 
 
 def sample_triangles(corners: NDArray, spacing: float) -> tuple[NDArray, NDArray]:

@@ -8,6 +8,7 @@ point looks like that) and what scatters from camera to camera.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +69,17 @@ class PoseErrors:
     relative_translation: NDArray
 
 
-def compare_poses(estimate_c2w: NDArray, true_c2w: NDArray, with_scale: bool = True) -> PoseErrors:
+def compare_poses(
+    estimate_c2w: NDArray,
+    true_c2w: NDArray,
+    with_scale: bool = True,
+    method: Literal["centres", "poses"] = "centres",
+) -> PoseErrors:
     """Align estimated cameras (N, 4, 4) with true ones, both c2w, and measure what is left.
+
+    Args:
+        with_scale: whether the scale is fitted, too; by `poses` it always is.
+        method: see `alignment`.
 
     Source: Umeyama 1991 for the alignment; absolute and relative errors as in Sturm et al.,
     "A benchmark for the evaluation of RGB-D SLAM systems", IROS 2012, relative over one step.
@@ -90,7 +100,7 @@ def compare_poses(estimate_c2w: NDArray, true_c2w: NDArray, with_scale: bool = T
             "all true camera centres coincide: nothing to measure distances by",
             hint="check the ground-truth cameras",
         )
-    alignment = umeyama(estimate[:, :3, 3], truth[:, :3, 3], with_scale)
+    alignment = align(estimate, truth, method, with_scale)
     aligned = alignment.apply_c2w(estimate)
     common_deg, scatter_deg = split_rotation_error(aligned[:, :3, :3], truth[:, :3, :3])
     relative = _step_errors(aligned, truth)
@@ -105,6 +115,34 @@ def compare_poses(estimate_c2w: NDArray, true_c2w: NDArray, with_scale: bool = T
         relative_rotation_deg=rotation_angles_deg(relative[:, :3, :3], np.eye(3)),
         relative_translation=np.linalg.norm(relative[:, :3, 3], axis=1),
     )
+
+
+def align(
+    estimate: NDArray, truth: NDArray, method: Literal["centres", "poses"], with_scale: bool = True
+) -> Similarity:
+    """Similarity that lays cameras (N, 4, 4) onto true ones.
+
+    `centres`: least squares of the centres. `poses`: the rotation is the chordal mean over the
+    cameras' own rotations; scale and shift are least squares of the centres.
+
+    Raises:
+        InputError: fewer than three cameras, coinciding centres, or rotations and centres that
+            contradict each other.
+    """
+    if method == "centres":
+        return umeyama(estimate[:, :3, 3], truth[:, :3, 3], with_scale)
+    rotation = mean_rotation(truth[:, :3, :3] @ np.swapaxes(estimate[:, :3, :3], -1, -2))
+    source, target = estimate[:, :3, 3] @ rotation.T, truth[:, :3, 3]
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    spread = float(((source - source_mean) ** 2).sum())
+    product = float(((source - source_mean) * (target - target_mean)).sum())
+    if spread <= 0 or product <= 0:
+        raise InputError(
+            "the cameras' rotations and centres contradict each other: no similarity fits both",
+            hint="check that both files use the same axes (camera-to-world, OpenCV)",
+        )
+    scale = product / spread
+    return Similarity(scale, rotation, target_mean - scale * source_mean)
 
 
 def camera_span(centres: NDArray) -> float:

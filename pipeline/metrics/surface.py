@@ -26,15 +26,14 @@ from pipeline.errors import InputError
 from pipeline.geometry.cameras import pixel_rays
 from pipeline.geometry.raycast import RayScene
 from pipeline.geometry.similarity import Similarity
+from pipeline.metrics.clouds import check_frames_fit, check_mesh, unit_guess
 from pipeline.metrics.distance import SurfaceDistance, sample_surface, thin
 from pipeline.metrics.poses import camera_span
-from pipeline.metrics.truth import check_mesh
 from pipeline.progress import NullProgress, Progress
 
 MIN_SEEN_BY = 2
-LARGEST_SCALE_RATIO = 30.0
-"""Sizes that differ by more than this are taken for a mistake of units."""
-
+NORMAL_SAMPLES = 10_000
+"""About so many points a surface have their normals compared."""
 _SMALLEST_SPAN, _LARGEST_SPAN = 0.03, 100.0
 """Plausible extents of the cameras, in object radii."""
 
@@ -90,6 +89,8 @@ class SurfaceErrors:
         completeness: (C,) distances true → predicted.
         cap, threshold: lengths used, in units of the truth.
         missed: share of the object's rays that meet no predicted surface; None without cameras.
+        normal_consistency: mean |cosine| between the normals at nearest places, over both
+            directions; NaN where no place is nearer than the cap.
     """
 
     protocol: Literal["seen surface", "whole surface"]
@@ -99,6 +100,7 @@ class SurfaceErrors:
     cap: float
     threshold: float
     missed: float | None
+    normal_consistency: float
 
     @property
     def chamfer(self) -> float:
@@ -157,7 +159,7 @@ def compare_surfaces(
     spacing = protocol.spacing * sphere.radius
     missed = None
     if viewers is None:
-        check_same_scale(predicted_vertices, sphere)
+        check_frames_fit(predicted_vertices, np.asarray(true.vertices), "the reconstruction")
         on_predicted = sample_surface(predicted_vertices, predicted.faces, spacing)
         on_true = sample_surface(true.vertices, true.faces, spacing)
     else:
@@ -176,15 +178,37 @@ def compare_surfaces(
     to_predicted = SurfaceDistance(predicted_vertices, predicted.faces, spacing)
     # Where no ray meets the prediction at all, it is as inaccurate as can be.
     accuracy = to_true.distances(on_predicted) if len(on_predicted) else np.array([cap])
+    completeness = to_predicted.distances(on_true)
     return SurfaceErrors(
         protocol="whole surface" if viewers is None else "seen surface",
         radius=sphere.radius,
         accuracy=np.minimum(accuracy, cap),
-        completeness=np.minimum(to_predicted.distances(on_true), cap),
+        completeness=np.minimum(completeness, cap),
         cap=cap,
         threshold=protocol.threshold * sphere.radius,
         missed=missed,
+        normal_consistency=_normal_consistency(
+            to_predicted, to_true, (on_predicted, on_true), (accuracy, completeness), cap
+        ),
     )
+
+
+def _normal_consistency(
+    predicted: SurfaceDistance,
+    true: SurfaceDistance,
+    points: tuple[NDArray, NDArray],
+    distances: tuple[NDArray, NDArray],
+    cap: float,
+) -> float:
+    """Mean |cosine| of the normals at points of both surfaces (evenly picked) nearer than `cap`."""
+    means = []
+    for cloud, distance in zip(points, distances, strict=True):
+        near = np.flatnonzero(distance[: len(cloud)] < cap)
+        picked = cloud[near[:: max(1, len(near) // NORMAL_SAMPLES)]]
+        if len(picked):
+            cosine = np.einsum("ij,ij->i", predicted.normals_at(picked), true.normals_at(picked))
+            means.append(float(np.abs(cosine).mean()))
+    return float(np.mean(means)) if means else float("nan")
 
 
 def check_camera_scale(centres: NDArray, sphere: ObjectSphere) -> None:
@@ -197,7 +221,7 @@ def check_camera_scale(centres: NDArray, sphere: ObjectSphere) -> None:
     if not _SMALLEST_SPAN <= ratio <= _LARGEST_SPAN:
         raise InputError(
             f"the ground-truth cameras extend over {ratio:.3g} radii of the ground-truth mesh: "
-            f"they are not in one unit{_unit_guess(ratio / 3)}",
+            f"they are not in one unit{unit_guess(ratio / 3)}",
             hint="give the mesh in the frame and the unit of the cameras",
         )
 
@@ -217,30 +241,6 @@ def check_frames(viewers: Viewers) -> None:
             f"lies outside its photo of {viewers.size_px[i].tolist()} pixels",
             hint="the ground truth's intrinsics must belong to the photos at their full size",
         )
-
-
-def check_same_scale(predicted_vertices: NDArray, sphere: ObjectSphere) -> None:
-    """Refuse meshes that no camera aligns and whose sizes differ grossly.
-
-    Raises:
-        InputError: with the factor, and whether it looks like a mistake of units.
-    """
-    ratio = sphere.radius / ObjectSphere.of(predicted_vertices).radius
-    if not 1 / LARGEST_SCALE_RATIO <= ratio <= LARGEST_SCALE_RATIO:
-        larger = "larger" if ratio > 1 else "smaller"
-        factor = max(ratio, 1 / ratio)
-        raise InputError(
-            f"the ground-truth mesh is {factor:.3g} times {larger} than the reconstruction"
-            f"{_unit_guess(ratio)}",
-            hint="give the ground-truth cameras too: they align both frames and their scales",
-        )
-
-
-def _unit_guess(ratio: float) -> str:
-    for factor, units in ((1000.0, "metres and millimetres"), (100.0, "metres and centimetres")):
-        if 0.3 < ratio / factor < 3 or 0.3 < ratio * factor < 3:
-            return f" (a factor of about {factor:.0f}: {units}?)"
-    return ""
 
 
 def _seen_points(

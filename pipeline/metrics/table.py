@@ -9,8 +9,16 @@ from pipeline.metrics.heldout import INLIER_PX, EpipolarSummary
 from pipeline.metrics.poses import PoseErrors, Summary
 from pipeline.metrics.surface import MIN_SEEN_BY, SurfaceErrors, SurfaceProtocol
 
+BY_ROTATIONS = (
+    "cameras aligned with the truth by one rotation (mean over their own rotations), then scale "
+    "and shift of their centres"
+)
 UMEYAMA = "cameras aligned with the truth by a similarity (Umeyama, with scale) on camera centres"
-WHO = {"refined": "after refinement", "sfm": "from structure from motion"}
+WHO = {
+    "refined": "after refinement",
+    "sfm": "from structure from motion",
+    "given": "that were given",
+}
 
 
 @dataclass(frozen=True)
@@ -39,24 +47,27 @@ class Metric:
         return plain
 
 
-def pose_metrics(errors: PoseErrors, who: str, unit: str) -> list[Metric]:
+def pose_metrics(errors: PoseErrors, who: str, unit: str, aligned: str = UMEYAMA) -> list[Metric]:
     """Rows for one set of cameras.
 
     Args:
-        who: `refined` or `sfm`.
+        who: a key of `WHO`.
         unit: of lengths in the truth.
+        aligned: how the cameras were laid onto the true ones, in words.
     """
     of = f"of the cameras {WHO[who]}"
     rotation, centre = Summary.of(errors.rotation_deg), Summary.of(errors.translation)
-    step = "motion from each camera to the next, " + UMEYAMA
-    by_span = f"{UMEYAMA}; span = largest distance between two true centres"
+    step = "motion from each camera to the next, " + aligned
+    by_span = f"{aligned}; span = largest distance between two true centres"
     own = "rotations aligned on themselves by one rotation of the world"
-    frame = f"{UMEYAMA}; residual rotations in the cameras' own frames"
+    frame = f"{aligned}; residual rotations in the cameras' own frames"
     percent = 100 * centre.mean / errors.camera_span
     self_aligned_deg = float(errors.rotation_self_aligned_deg.mean())
-    step_deg, step_length = errors.relative_rotation_deg.mean(), errors.relative_translation.mean()
+    step_turn = Summary.of(errors.relative_rotation_deg)
+    step_shift = Summary.of(errors.relative_translation)
+    step_deg, step_length = step_turn.mean, step_shift.mean
 
-    def row(name: str, value: float, unit: str, meaning: str, protocol: str = UMEYAMA) -> Metric:
+    def row(name: str, value: float, unit: str, meaning: str, protocol: str = aligned) -> Metric:
         return Metric(f"{name}_{who}", float(value), unit, meaning, protocol)
 
     return [
@@ -75,9 +86,12 @@ def pose_metrics(errors: PoseErrors, who: str, unit: str) -> list[Metric]:
         row("translation_max", centre.max, unit, f"largest error of the centres {of}"),
         row("translation_of_span", percent, "% of camera span",
             f"mean error of the centres {of}, against the extent of the cameras", by_span),
+        row("rotation_rmse", rotation.rmse, "deg", f"root mean square rotation error {of}"),
         row("relative_rotation", step_deg, "deg", f"mean error of successive turns {of}", step),
+        row("relative_rotation_rmse", step_turn.rmse, "deg", "the same, root mean square", step),
         row("relative_translation", step_length, unit,
             f"mean error of successive displacements {of}", step),
+        row("relative_translation_rmse", step_shift.rmse, unit, "the same, root mean square", step),
     ]  # fmt: skip
 
 
@@ -108,6 +122,8 @@ def surface_metrics(
         Metric("surface_capped", 100 * max(errors.capped), "%",
                "share of distances that reached the cap, the larger of both directions", how),
     ]  # fmt: skip
+    meaning = "mean |cosine| between the normals of both surfaces at nearest places; at most 1"
+    rows.append(Metric("normal_consistency", errors.normal_consistency, "", meaning, how))
     if errors.missed is not None:
         meaning = "share of the object's rays that meet no mesh at all"
         rows.append(Metric("surface_missed", 100 * errors.missed, "%", meaning, how))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.formats.idr import IdrCameras, load_idr_cameras
+from pipeline.metrics.clouds import load_prediction
 from pipeline.metrics.poses import MIN_VIEWS
 
 NAMES_FILE = "image_names.json"
@@ -117,40 +118,7 @@ def load_mesh(path: Path) -> trimesh.Trimesh:
         InputError: not readable, without triangles, with vertices that are not finite, or with
             triangles of no area only.
     """
-    if not path.is_file():
-        raise InputError(f"no mesh file at {path}")
-    try:
-        mesh = trimesh.load(path, process=False, force="mesh")
-    except Exception as error:  # trimesh raises whatever its readers meet
-        raise InputError(
-            f"{path} cannot be read as a mesh ({error})", hint="give a PLY, OBJ, STL or GLB file"
-        ) from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise InputError(
-            f"{path} has no triangles: expected a surface mesh, not a point cloud",
-            hint="make a mesh of the points first, or leave the ground-truth mesh out",
-        )
-    check_mesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), str(path))
-    return mesh
-
-
-def check_mesh(vertices: NDArray, faces: NDArray, what: str) -> None:
-    """Refuse a mesh that no distance can be measured to.
-
-    Raises:
-        InputError: no triangles, vertices that are not finite, faces that name missing vertices, or
-            no triangle with an area.
-    """
-    if len(faces) == 0 or len(vertices) == 0:
-        raise InputError(f"{what} is empty: it has no triangles")
-    bad = int((~np.isfinite(vertices)).any(axis=1).sum())
-    if bad:
-        raise InputError(f"{what}: {bad} of {len(vertices)} vertices are not finite (NaN or inf)")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise InputError(f"{what}: its faces name vertices that do not exist")
-    a, b, c = vertices[faces].transpose(1, 0, 2)
-    if not (np.linalg.norm(np.cross(b - a, c - a), axis=1) > 0).any():
-        raise InputError(f"{what}: none of its triangles has an area")
+    return load_prediction(path, needs_faces=True).mesh
 
 
 def _load_names(path: Path) -> list[str]:
