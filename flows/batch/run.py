@@ -26,13 +26,17 @@ LOGS = ".batch"
 class Batch:
     """The runs of a batch in one output folder, and what is known of each."""
 
-    def __init__(self, source: Path, out: Path, runs: Sequence[BatchRun]) -> None:
+    def __init__(
+        self, source: Path, out: Path, runs: Sequence[BatchRun], keep_others: bool = False
+    ) -> None:
+        """Start from the record of an earlier command, whose other runs can be kept in it."""
         self.out = out
         self.runs = list(runs)
         self._source = source
         earlier = BatchRecord.load(out)
         self._earlier = {r.name: r for r in earlier.runs} if earlier else {}
-        self.results = {run.name: new_result(run) for run in runs}
+        self.results = dict(self._earlier) if keep_others else {}
+        self.results.update({run.name: new_result(run) for run in runs})
 
     def sort_out(self, retry_failed: bool, on_run: Callable[[RunResult], None]) -> list[BatchRun]:
         """Settle what needs no computing; returns the runs that do.

@@ -2,7 +2,22 @@
 
 import typer
 
-from flows.cli import batch, demo, evaluate, export, gc, inspect, remote, roi, run, service, stage, train, ui
+from flows.cli import (
+    batch,
+    demo,
+    evaluate,
+    export,
+    gc,
+    inspect,
+    remote,
+    roi,
+    run,
+    service,
+    stage,
+    train,
+    ui,
+    watch,
+)
 
 app = typer.Typer(
     name="porf",
@@ -35,3 +50,4 @@ app.command("runs")(remote.runs)
 app.command("cancel")(remote.cancel)
 app.command("retry")(remote.retry)
 app.command("logs")(remote.logs)
+app.command("watch")(watch.watch)

@@ -67,7 +67,7 @@ def submit(
             photos=absolute(folder),
             out=absolute(out) / absolute(folder).name if several else absolute(out),
             preset=preset,
-            options=_options(overrides or []),
+            options=options_by_name(overrides or []),
             masks=masks and absolute(masks),
             ground_truth=ground_truth and absolute(ground_truth),
             ground_truth_mesh=ground_truth_mesh and absolute(ground_truth_mesh),
@@ -193,7 +193,7 @@ def _state(run: Any) -> str:
     return f"[{colour}]{run.state.name.lower()}[/]"
 
 
-def _options(overrides: list[str]) -> dict[str, Any]:
+def options_by_name(overrides: list[str]) -> dict[str, Any]:
     """`--set` options by dotted name."""
     options = {}
     for override in overrides:
