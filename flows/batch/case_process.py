@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from flows.batch.adopt import adopt
 from flows.listeners import reporting
 from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
@@ -20,10 +21,15 @@ from stages.process import EVENT_MARK, EventProgress, end_with_parent
 
 
 class CaseOrder(BaseModel):
-    """What the process is asked to do, and by whom."""
+    """What the process is asked to do, and by whom.
+
+    Attributes:
+        siblings: output folders of the same case under other options.
+    """
 
     request: RunRequest
     parent: int
+    siblings: list[Path] = Field(default_factory=list)
 
 
 class EventReporter:
@@ -64,7 +70,7 @@ def main() -> None:
     order = CaseOrder.model_validate_json(Path(sys.argv[1]).read_bytes())
     end_with_parent(order.parent)
     try:
-        failure = _run(order.request)
+        failure = _run(order)
     except KeyboardInterrupt:
         _emit(kind="ended", status="interrupted", message="interrupted", hint=None)
         os._exit(130)  # Prefect's threads may not hold up the end
@@ -78,10 +84,12 @@ def main() -> None:
     sys.exit(2 if refused else 1)
 
 
-def _run(request: RunRequest) -> PorfError | None:
+def _run(order: CaseOrder) -> PorfError | None:
     from flows.run_flow import run_flow  # noqa: PLC0415  (loads Prefect)
 
+    request = order.request
     folder, _, choice, external = open_run(request)
+    adopt(request, folder, choice, external, order.siblings)
     check_run(request, folder, choice, external)
     with reporting(EventReporter()):
         return run_flow(request)

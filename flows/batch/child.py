@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.batch.case_process import CaseOrder
-from flows.request import RunRequest
 from pipeline.store.files import write_text
 from stages.process import EVENT_MARK
 
@@ -26,15 +25,15 @@ class CaseProcess:
     """One run's process; its events arrive in a queue, the last one is `closed`."""
 
     def __init__(
-        self, name: str, request: RunRequest, logs: Path, threads: int, events: "queue.Queue[Event]"
+        self, name: str, order: CaseOrder, logs: Path, threads: int, events: "queue.Queue[Event]"
     ) -> None:
         self.name = name
         self._events = events
         self._log_path = logs / f"{name}.log"
-        order = logs / f"{name}.json"
-        write_text(order, CaseOrder(request=request, parent=os.getpid()).model_dump_json(indent=1))
+        order_path = logs / f"{name}.json"
+        write_text(order_path, order.model_dump_json(indent=1))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.batch.case_process", str(order)],
+            [sys.executable, "-m", "flows.batch.case_process", str(order_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from flows.batch.case_process import CaseOrder
 from flows.batch.child import CaseProcess, Event
 from flows.batch.entries import BatchRun
 from flows.devices import visible_gpus
@@ -113,8 +114,12 @@ class _Conductor:
     def _start(self, run: BatchRun) -> None:
         assert run.request
         self._reporter.starts(run.name)
-        request = with_threads(run.request, self._threads)
-        process = CaseProcess(run.name, request, self._logs, self._threads, self._events)
+        order = CaseOrder(
+            request=with_threads(run.request, self._threads),
+            parent=os.getpid(),
+            siblings=list(run.siblings),
+        )
+        process = CaseProcess(run.name, order, self._logs, self._threads, self._events)
         self._running[run.name] = (run, process)
 
     def _handle(self, name: str, event: dict[str, Any]) -> None:

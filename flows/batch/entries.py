@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class BatchRun:
         seed: of this run.
         request: what to do; None where that is refused already.
         refusal: why.
+        siblings: output folders of the same case under other presets or seeds.
     """
 
     name: str
@@ -45,6 +46,7 @@ class BatchRun:
     seed: int
     request: RunRequest | None
     refusal: InputError | None = None
+    siblings: tuple[Path, ...] = ()
 
 
 class CaseEntry(BaseModel):
@@ -240,7 +242,8 @@ def _expand(case: _Case, out: Path, choices: Choices) -> list[BatchRun]:
             suffix = f"-{preset}" if len(presets) > 1 else ""
             suffix += f"-seed{seed}" if len(seeds) > 1 else ""
             runs.append(_run(case, out, case.name + suffix, preset, seed, choices))
-    return runs
+    folders = [run.request.out for run in runs if run.request]
+    return [replace(run, siblings=tuple(f for f in folders if f.name != run.name)) for run in runs]
 
 
 def _run(

@@ -1,0 +1,145 @@
+"""A real server, deployments, and a real worker on a small case."""
+
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.remote.deploy import ZOMBIES
+from flows.remote.places import POOLS
+from tests.flows.harness import Porf, SmallCase
+
+RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+
+
+def run_id(text: str) -> str:
+    found = RUN_ID.search(text)
+    assert found, text
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def deployed(porf: Porf) -> Porf:
+    """The session's server, with everything deployed twice."""
+    for _ in range(2):
+        finished = porf("deploy", "--cpu-limit", "3")
+        assert finished.code == 0, finished.text
+    return porf
+
+
+def test_deploying_again_changes_nothing(deployed: Porf) -> None:
+    def named(kind: str, **body: object) -> list[dict]:
+        answer = httpx.post(f"{deployed.api_url}/{kind}/filter", json=body)
+        return [item for item in answer.json() if isinstance(item, dict)]
+
+    pools = {p["name"]: p["concurrency_limit"] for p in named("work_pools")}
+    assert pools["porf-cpu"] == 3
+    assert pools["porf-gpu"] is None
+    deployments = [d for d in named("deployments") if d["work_pool_name"] in POOLS]
+    assert sorted(d["name"] for d in deployments) == sorted(POOLS.values())
+    form = deployments[0]["parameter_openapi_schema"]["definitions"]["Case"]["properties"]
+    assert form["photos"]["description"] == "folder of photos"
+    assert len([a for a in named("automations") if a["name"] == ZOMBIES]) == 1
+
+
+def test_a_queued_run_is_listed_cancelled_and_queued_again(
+    deployed: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    photos = photos_and_truth / "photos"
+    bad = deployed("submit", photos, "-o", tmp_path / "out", "--set", "train.setps=1")
+    assert bad.code == 2
+    assert "did you mean 'train.steps'" in bad.text
+    submitted = deployed("submit", photos, "-o", tmp_path / "out", "--pool", "cpu")
+    assert submitted.code == 0, submitted.text
+    first = run_id(submitted.text)
+    assert first[:8] in deployed("runs").text
+    early = deployed("retry", first[:8])
+    assert early.code == 2
+    assert "has not ended" in early.text
+    assert "Cancel" in deployed("cancel", first).text
+    again = run_id(deployed("retry", first, "--from", "sfm").text)
+    assert again != first
+    parameters = httpx.get(f"{deployed.api_url}/flow_runs/{again}").json()["parameters"]
+    assert parameters["case"]["start"] == "sfm"
+    assert deployed("logs", again).code == 0
+    assert "names no run" in deployed("cancel", "no such run").text
+    assert "did you mean 'mesh'" in deployed("retry", first, "--from", "messh").text
+    deployed("cancel", again)
+
+
+def test_a_run_of_a_terminal_cannot_be_cancelled_from_elsewhere(
+    deployed: Porf, small_case: SmallCase
+) -> None:
+    local = str(small_case.folder.load_record().flow_run_id)
+    refused = deployed("cancel", local)
+    assert refused.code == 2
+    assert "terminal" in refused.text
+
+
+@pytest.fixture
+def service(porf: Porf, tmp_path: Path) -> Iterator[Porf]:
+    """A server of its own, as `porf server` runs it, with a password."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {
+        **porf.env,
+        "PORF_HOME": str(tmp_path / "home"),
+        "PREFECT_SERVER_API_AUTH_STRING": "porf:secret",
+        "PREFECT_API_AUTH_STRING": "porf:secret",
+    }
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        env.pop(name, None)
+    own = Porf(env, f"http://127.0.0.1:{port}/api")
+    process = own.start("server", "--port", str(port))
+    try:
+        _wait_healthy(own.api_url, process)
+        yield own
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def _wait_healthy(url: str, process: "subprocess.Popen[str]") -> None:
+    for _ in range(1200):
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.25)
+    raise AssertionError("the server did not start")
+
+
+@pytest.mark.slow
+def test_a_worker_works_off_what_was_submitted(
+    service: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    photos, out = photos_and_truth / "photos", tmp_path / "out"
+    assert httpx.post(f"{service.api_url}/flow_runs/filter", json={}).status_code == 401
+    assert service("runs", PREFECT_API_AUTH_STRING="porf:wrong").code == 2
+    assert service("deploy").code == 0
+    submitted = service("submit", photos, "-o", out, "--to", "ingest")
+    assert submitted.code == 0, submitted.text
+    first = run_id(submitted.text)
+    worked = service("worker", "--once", "--limit", "1")
+    assert worked.code == 0, worked.text
+    assert "completed" in service("runs").text
+    said = service("logs", first).text
+    assert "ingest starts: not made yet" in said
+    assert "secret" not in said + worked.text
+    again = run_id(service("retry", first).text)
+    assert service("worker", "--once", "--limit", "1").code == 0
+    assert "ingest: cached" in service("logs", again).text
+    wrong = service("submit", tmp_path / "absent", "-o", tmp_path / "out2")
+    service("worker", "--once", "--limit", "1")
+    assert "does not exist" in service("logs", run_id(wrong.text)).text
+    for path in (out / ".porf").rglob("*.json"):
+        assert b"secret" not in path.read_bytes()
