@@ -44,8 +44,8 @@ class TrainResult:
     """Outcome of a training.
 
     Attributes:
-        cameras: exported cameras, world frame; intrinsics as given.
-        accepted: `input`, `epipolar` or `joint`: where their poses come from.
+        cameras: exported cameras, world frame.
+        accepted: name of the candidate that they are.
         candidates: all cameras that were judged.
         history: rows of `HISTORY_COLUMNS`.
         figures: what characterises the result, units in the names.
@@ -83,7 +83,7 @@ def write_artifacts(
             "options": config.model_dump(mode="json"),
             "field": {k: v.cpu() for k, v in cast(nn.Module, field).state_dict().items()},
             "c2w": c2w.double().cpu(),
-            "K": torch.from_numpy(case.cameras.K),
+            "K": torch.from_numpy(result.cameras.K),
             "scale_mat": torch.from_numpy(case.cameras.scale_mat),
             "size_px": [case.width, case.height],
         },

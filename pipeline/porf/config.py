@@ -51,7 +51,23 @@ class PoseConfig(_Section):
 class EpipolarConfig(_Section):
     """The epipolar loss and the phase that minimises it alone."""
 
-    steps: int = Field(1500, ge=0, description="steps of the epipolar-only phase; 0 = none")
+    adjust_iterations: int = Field(
+        30,
+        ge=0,
+        description="iterations of a bundle adjustment on epipolar distances before training; "
+        "0 = none",
+    )
+    calibrate: bool = Field(
+        True,
+        description="that adjustment also tries a new focal length and principal point, which "
+        "held-out matches must confirm strongly",
+    )
+    steps: int = Field(
+        0,
+        ge=0,
+        description="steps of an epipolar-only phase of the pose model; 0 = none: the adjustment "
+        "does the same in a tenth of the time",
+    )
     learning_rate: float = Field(5e-3, gt=0, description="Adam's rate in the epipolar-only phase")
     matches_per_step: int = Field(
         60_000, ge=100, description="matches of a step in the epipolar-only phase, at most"
@@ -86,25 +102,35 @@ class GridConfig(_Section):
     network_learning_rate: float = Field(2e-3, gt=0, description="Adam's rate of the networks")
     warmup_steps: int = Field(50, ge=0, description="linear warm-up of the rates")
     final_rate: float = Field(0.02, ge=0, le=1, description="share of the rates left at the end")
-    samples: int = Field(28, ge=4, description="samples a ray inside the unit sphere")
-    uniform_samples: int = Field(7, ge=1, description="of them evenly spread, the rest by weight")
+    samples: int = Field(16, ge=4, description="samples a ray inside the unit sphere")
+    uniform_samples: int = Field(4, ge=1, description="of them evenly spread, the rest by weight")
     color_samples: int = Field(
-        28, ge=1, description="heaviest samples of a ray that get a colour; the rest is left out"
+        16, ge=1, description="heaviest samples of a ray that get a colour; the rest is left out"
     )
     proposals: int = Field(64, ge=8, description="lookups a ray in the cached distances")
     cache_resolution: int = Field(72, ge=8, description="vertices along an axis of the cache")
     cache_steps: int = Field(40, ge=1, description="steps in which the cache is renewed once")
-    inv_s_start: float = Field(20.0, gt=0, description="sharpness of the surface at the start")
+    inv_s_start: float = Field(60.0, gt=0, description="sharpness of the surface at the start")
     inv_s_end: float = Field(300.0, gt=0, description="sharpness of the surface at the end")
     inv_s_share: float = Field(0.8, gt=0, le=1, description="share of the steps until inv_s_end")
     coarse_share: float = Field(
-        0.25, ge=0, le=1, description="share of the steps in which the finer levels join in"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the steps in which the finer levels join in; 0 = all from the start, "
+        "as the first surface needs them",
     )
     anneal_share: float = Field(0.1, ge=0, le=1, description="NeuS' cosine annealing, of the steps")
     view_start: float = Field(
         0.0, ge=0, le=1, description="share of the steps after which colour may depend on the view"
     )
     eikonal_weight: float = Field(0.1, ge=0, description="weight of |gradient| = 1")
+    roughness_weight: float = Field(
+        0.03, ge=0, description="weight of differences between normals that are close together"
+    )
+    roughness_reach: float = Field(
+        0.01, gt=0, description="how close, units of the region's radius"
+    )
     anchor_steps: int = Field(
         300,
         ge=0,
@@ -146,7 +172,7 @@ class StereoConfig(_Section):
 
     views: int = Field(24, ge=0, description="views that get a depth map, at most; 0 = no stereo")
     neighbours: int = Field(4, ge=1, description="views that each is compared with")
-    depths: int = Field(128, ge=8, description="depths tried along a ray")
+    depths: int = Field(96, ge=8, description="depths tried along a ray")
     max_image_side: int = Field(320, ge=32, description="larger images are reduced for stereo")
     window: int = Field(5, ge=3, description="side of the compared windows, pixels")
     min_score: float = Field(0.6, ge=-1, le=1, description="least correlation of windows")
@@ -195,7 +221,7 @@ class TrainConfig(StageConfig):
         "grid", description="grid: hashed feature grids, fast; neus: the published networks"
     )
     steps: int = Field(2500, ge=1, description="steps of joint training")
-    rays: int = Field(512, ge=1, description="pixels a step")
+    rays: int = Field(768, ge=1, description="pixels a step")
     rays_from: Literal["all_views", "one_view"] = Field(
         "all_views", description="pixels of all views mixed, or of one view a step (the original)"
     )

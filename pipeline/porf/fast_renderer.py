@@ -146,8 +146,30 @@ class GridModel(nn.Module):
             opacity=opacity,
             depth=(surface_weights * inside.depths).sum(1) / opacity.clamp(min=_EPSILON),
             normal=(surface_weights[..., None] * inside.normals).sum(1),
-            regularisers={"eikonal": inside.eikonal, "anchors": self._anchor_loss(generator)},
+            regularisers={
+                "eikonal": inside.eikonal,
+                "anchors": self._anchor_loss(generator),
+                "roughness": self._roughness(inside, surface_weights, generator),
+            },
         )
+
+    def _roughness(
+        self, inside: _Inside, weights: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Mean squared difference of normals at each ray's heaviest sample and close beside it.
+
+        Source: UNISURF (Oechsle et al., ICCV 2021), equation 12. Zero in evaluation.
+        """
+        if generator is None or self.config.roughness_weight == 0:
+            return self.cache.new_zeros(())
+        heaviest = weights.detach().argmax(1, keepdim=True)[..., None].expand(-1, -1, 3)
+        points = inside.points.detach().gather(1, heaviest)[:, 0]
+        normals = inside.normals.gather(1, heaviest)[:, 0]
+        shift = torch.rand(points.shape, generator=generator, device=points.device) - 0.5
+        beside = points + shift * (2 * self.config.roughness_reach)
+        _, gradient, _ = self.surface(beside, self.active_levels)
+        difference = normals - F.normalize(gradient, dim=1, eps=1e-6)
+        return ((difference**2).sum(1) * weights.detach().sum(1)).mean()
 
     def _anchor_loss(self, generator: torch.Generator | None) -> Tensor:
         """See `anchor_loss`; fades out over training, and is zero in evaluation."""

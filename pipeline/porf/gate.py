@@ -28,14 +28,16 @@ class Candidate:
     """Cameras that might be exported.
 
     Attributes:
-        name: `input`, `epipolar` or `joint`.
+        name: `input`, `adjusted`, `calibrated`, `epipolar` or `joint`.
         c2w: (V, 4, 4) normalised frame, on the CPU.
+        K: (V, 3, 3) intrinsics of the matches' pixels, float64 on the CPU.
         error_px: robust mean of the held-out symmetric epipolar distances.
         median_px: their median.
     """
 
     name: str
     c2w: Tensor
+    K: Tensor
     error_px: float
     median_px: float
 
@@ -58,31 +60,52 @@ class Gate:
         )
         self.K = K.double().cpu()
         self.can_decide = self.table.num_matches >= MIN_HELDOUT
-        given = self._errors_px(c2w_input)
+        given = self._errors_px(c2w_input, self.K)
         self.cutoff_px = max(1.0, 4 * float(given.median())) if len(given) else 1.0
         self.given = self.judge("input", c2w_input)
 
-    def judge(self, name: str, c2w: Tensor) -> Candidate:
-        """Measure cameras (V, 4, 4) on the held-out matches; NaN where there are none."""
-        errors = self._errors_px(c2w)
-        if not len(errors):
-            return Candidate(name, c2w.detach().cpu(), float("nan"), float("nan"))
-        robust = float(errors.clamp(max=self.cutoff_px).mean())
-        return Candidate(name, c2w.detach().cpu(), robust, float(errors.median()))
+    def judge(self, name: str, c2w: Tensor, K: Tensor | None = None) -> Candidate:
+        """Measure cameras (V, 4, 4) on the held-out matches; NaN where there are none.
 
-    def choose(self, candidates: Sequence[Candidate]) -> Candidate:
-        """The candidate whose held-out error is smallest; the given cameras in case of doubt."""
+        Args:
+            K: (V, 3, 3) intrinsics; None = the given ones.
+        """
+        K = self.K if K is None else K.detach().double().cpu()
+        errors = self._errors_px(c2w, K)
+        robust = median = float("nan")
+        if len(errors):
+            robust = float(errors.clamp(max=self.cutoff_px).mean())
+            median = float(errors.median())
+        return Candidate(name, c2w.detach().cpu(), K, robust, median)
+
+    def choose(
+        self, candidates: Sequence[Candidate], default: Candidate | None = None
+    ) -> Candidate:
+        """The candidate whose held-out error is smallest; the default (the given cameras) in case
+        of doubt."""
+        best = default or self.given
         if not self.can_decide:
-            return self.given
-        best = self.given
+            return best
         for candidate in candidates:
             if candidate.error_px < best.error_px:
                 best = candidate
         return best
 
-    def _errors_px(self, c2w: Tensor) -> Tensor:
+    def evidence(self, candidate: Candidate, against: Candidate) -> float:
+        """By how many standard errors a candidate's held-out distances are smaller than another's.
+
+        The distances are compared match by match, so what all cameras share cancels.
+        """
+        gain = self._clamped(against) - self._clamped(candidate)
+        error = gain.std() / max(1, len(gain)) ** 0.5
+        return float(gain.mean() / error.clamp(min=1e-12)) if len(gain) > 1 else 0.0
+
+    def _clamped(self, candidate: Candidate) -> Tensor:
+        return self._errors_px(candidate.c2w, candidate.K).clamp(max=self.cutoff_px)
+
+    def _errors_px(self, c2w: Tensor, K: Tensor) -> Tensor:
         with torch.no_grad():
-            return symmetric_epipolar_errors_px(self.table, c2w.detach().double().cpu(), self.K)
+            return symmetric_epipolar_errors_px(self.table, c2w.detach().double().cpu(), K)
 
 
 def with_heldout_marks(

@@ -53,7 +53,11 @@ def field_schedule(config: TrainConfig) -> tuple[int, float]:
 def regulariser_weights(config: TrainConfig) -> dict[str, float]:
     """Weights of the regularisers by their names in `RenderOutput`."""
     if config.field == "grid":
-        return {"eikonal": config.grid.eikonal_weight, "anchors": config.grid.anchor_weight}
+        return {
+            "eikonal": config.grid.eikonal_weight,
+            "anchors": config.grid.anchor_weight,
+            "roughness": config.grid.roughness_weight,
+        }
     return {
         "eikonal": config.neus.eikonal_weight,
         "distortion": config.neus.distortion_weight,

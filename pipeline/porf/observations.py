@@ -1,6 +1,6 @@
 """The photos as training sees them: uint8 on the device, and batches of their pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -77,6 +77,23 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def calibrated(self, K_before: NDArray, K: NDArray) -> "Observations":
+        """The same photos with another calibration.
+
+        Args:
+            K_before, K: (V, 3, 3) old and new intrinsics at the photos' full size.
+        """
+        scale = (
+            self.K[0, 0, 0].item() / K_before[0, 0, 0],
+            self.K[0, 1, 1].item() / K_before[0, 1, 1],
+        )
+        small = scaled_intrinsics(K, *scale)
+        return replace(
+            self,
+            K=torch.from_numpy(small).float().to(self.device),
+            K_inv=torch.from_numpy(np.linalg.inv(small)).float().to(self.device),
+        )
 
     def draw(self, count: int, view: int | None, generator: torch.Generator) -> PixelBatch:
         """`count` random pixels of all views, or of one; generator on the images' device."""

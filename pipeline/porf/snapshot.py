@@ -1,5 +1,6 @@
 """The state of a training that is not finished, written out like a finished one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -39,18 +40,19 @@ def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed:
             hint="training writes one every train.checkpoint_every steps, and when it is stopped",
         )
     joint = state["joint"]
+    _, start_c2w, start_K = next(c for c in state["candidates"] if c[0] == state["start"])
     field = build_field(config, None, device)
     cast(nn.Module, field).load_state_dict(joint["field"])
     with torch.no_grad():
         field.begin_step(config.steps, config.steps)
         c2w = joint["fixed_c2w"]
         if c2w is None:
-            given = torch.from_numpy(case.cameras.c2w_normalised).float()
-            poses = build_poses(config.pose, given, None)
+            poses = build_poses(config.pose, start_c2w.float(), None)
             poses.load_state_dict(joint["poses"])
             c2w = poses()
     exact = nearest_rotations(c2w.double())
     cameras = case.cameras.with_normalised_poses(exact.numpy())
+    cameras = replace(cameras, K=start_K.numpy())
     step = int(joint["step"])
     result = TrainResult(cameras, "joint", [], state["history"], {"steps": step})
     write_artifacts(out, config, field, result, c2w, case)

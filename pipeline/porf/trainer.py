@@ -2,10 +2,11 @@
 
 How cameras are accepted:
 
-1. The epipolar-only phase refines the given cameras from matches. If the held-out matches do not
-   agree better than before, its result is dropped and joint training starts from the given cameras.
+1. The given cameras are adjusted to the matches, poses first, then their calibration, and on
+   request by an epipolar-only phase of the pose model. A result with which the held-out matches do
+   not agree better is dropped, and training starts from what there was before.
 2. Joint training moves cameras and surface together from `pose.joint_start` on.
-3. When the last `pose.settle_share` of the steps begins, the candidates `input`, `epipolar` and
+3. When the last `pose.settle_share` of the steps begins, the candidates from before and
    `joint` are judged on the held-out matches and the best one is fixed. The remaining steps train
    the surface alone, so surface and exported cameras always belong together, and colours that pull
    the cameras away from what the matches say cannot make them worse.
@@ -17,6 +18,7 @@ they are, and the gate only reports.
 import hashlib
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.epipolar_phase import refine_by_epipolar
 from pipeline.porf.fast_renderer import GridModel
+from pipeline.porf.first_cameras import find_first_cameras
 from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
 from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
@@ -118,7 +121,8 @@ class _Training:
         matches = with_heldout_marks(case.matches, self.seed, share)
         self.match_K = torch.from_numpy(case.cameras.K).float().to(self.device)
         self.c2w_input = torch.from_numpy(case.cameras.c2w_normalised).float()
-        self.gate = Gate(matches, self.match_K, self.c2w_input)
+        self.gate = Gate(matches, torch.from_numpy(case.cameras.K), self.c2w_input)
+        self.start = self.gate.given
         # The original keeps all matches of a pair and draws anew what exceeds the limit.
         as_original = config.epipolar.pairs_from == "one_view"
         self.table = MatchTable.from_matches(
@@ -151,7 +155,7 @@ class _Training:
         return torch.Generator().manual_seed(_derived_seed(self.seed, purpose))
 
     def _new_poses(self) -> PoseField:
-        poses = build_poses(self.config.pose, self.c2w_input, self._generator("poses"))
+        poses = build_poses(self.config.pose, self.start.c2w.float(), self._generator("poses"))
         return poses.to(self.device)
 
     def _joint(self, poses: PoseField) -> JointTraining:
@@ -172,18 +176,36 @@ class _Training:
         if reason:
             self.progress.note(reason)
         if state is not None:
-            joint = self._joint(self._new_poses())
-            joint.load_state_dict(state["joint"])
             self.history = state["history"]
             self.accepted = state["accepted"]
-            for name, c2w in state["candidates"]:
-                self.candidates.append(self.gate.judge(name, c2w))
+            self.candidates = [self.gate.judge(*parts) for parts in state["candidates"]]
+            self._start_from(self._candidate(state["start"]))
+            joint = self._joint(self._new_poses())
+            joint.load_state_dict(state["joint"])
             self.progress.note(f"training continues at step {joint.step} of {self.config.steps}")
             return joint
-        self.candidates.append(self.gate.given)
+        self.candidates = [self.gate.given]
+        if self._refines:
+            options = self.config.epipolar
+            start, self.candidates = find_first_cameras(
+                self.gate, self.table, options, self.progress
+            )
+            self._start_from(start)
         joint = self._joint(self._epipolar_phase())
         self._shape(joint)
         return joint
+
+    def _candidate(self, name: str) -> Candidate:
+        return next(c for c in self.candidates if c.name == name)
+
+    def _start_from(self, start: Candidate) -> None:
+        """Train with these cameras and their calibration."""
+        self.start, self.accepted = start, start.name
+        self.match_K = start.K.float().to(self.device)
+        self.observations = self.observations.calibrated(self.case.cameras.K, start.K.numpy())
+
+    def _judge(self, name: str, c2w: Tensor) -> Candidate:
+        return self.gate.judge(name, c2w, self.start.K)
 
     def _shape(self, joint: JointTraining) -> None:
         """Give a fast field its first surface from matches and stereo."""
@@ -224,9 +246,9 @@ class _Training:
             self.interruption,
         )
         with torch.no_grad():
-            candidate = self.gate.judge("epipolar", poses())
+            candidate = self._judge("epipolar", poses())
         self.candidates.append(candidate)
-        if self.gate.choose([candidate]) is candidate:
+        if self.gate.choose([candidate], self.start) is candidate:
             self.accepted = "epipolar"
             return poses
         return self._new_poses()
@@ -270,8 +292,10 @@ class _Training:
     def _settle(self, joint: JointTraining) -> None:
         """Choose the cameras and train the surface alone from here on."""
         if joint.poses_move:
-            self.candidates.append(self.gate.judge("joint", joint.current_c2w()))
-        best = self.gate.choose(self.candidates)
+            self.candidates.append(self._judge("joint", joint.current_c2w()))
+        # The surface has grown with one calibration: only cameras that share it can take over.
+        usable = [c for c in self.candidates if torch.equal(c.K, self.start.K)]
+        best = self.gate.choose(usable, self.start)
         self.accepted = best.name
         joint.fix_poses(best.c2w)
 
@@ -282,7 +306,7 @@ class _Training:
         row = [
             float(joint.step),
             *(figures[name] for name in ("loss", "color", "eikonal", "epipolar", "psnr")),
-            self.gate.judge("now", c2w).error_px,
+            self._judge("now", c2w).error_px,
             float(_rotation_changes_deg(self.c2w_input, c2w).mean()),
         ]
         self.history.append(row)
@@ -313,7 +337,8 @@ class _Training:
                 "joint": joint.state_dict(),
                 "history": self.history,
                 "accepted": self.accepted,
-                "candidates": [(c.name, c.c2w) for c in self.candidates],
+                "candidates": [(c.name, c.c2w, c.K) for c in self.candidates],
+                "start": self.start.name,
             },
             joint.step,
         )
@@ -321,11 +346,12 @@ class _Training:
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
         joint.field.begin_step(self.config.steps, self.config.steps)
         if self._refines and joint.fixed_c2w is None:
-            self.candidates.append(self.gate.judge("joint", joint.current_c2w()))
+            self.candidates.append(self._judge("joint", joint.current_c2w()))
             self.accepted = "joint"
         c2w = joint.current_c2w()
         exact = nearest_rotations(c2w.double().cpu())
         cameras = self.case.cameras.with_normalised_poses(exact.numpy())
+        cameras = replace(cameras, K=self.start.K.numpy())
         if self.accepted == "input":
             cameras = self.case.cameras
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
@@ -352,6 +378,8 @@ class _Training:
             "psnr_train_db": self.history[-1][HISTORY_COLUMNS.index("psnr_db")],
             "psnr_heldout_db": psnr,
             "rotation_change_mean_deg": float(rotation_deg.mean()),
+            "focal_change_percent": 100 * float((cameras.K[:, 0, 0] / given.K[:, 0, 0]).mean() - 1),
+            "principal_point_change_px": (cameras.K - given.K)[:, :2, 2].mean(axis=0).tolist(),
             "steps": self.config.steps,
             "training_width_px": int(self.observations.images.shape[2]),
             "training_height_px": int(self.observations.images.shape[1]),

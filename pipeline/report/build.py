@@ -39,6 +39,8 @@ UNCHANGED_DEG = 1e-6
 _OUT_FRAME = (190, 120, 20)
 _CANDIDATE_NAMES = {
     "input": "given cameras",
+    "adjusted": "adjusted to matches",
+    "calibrated": "and calibrated",
     "epipolar": "after matches",
     "joint": "after joint training",
 }

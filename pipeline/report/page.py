@@ -108,6 +108,10 @@ def _camera_text(data: ReportData) -> str | None:
     said = {
         "input": "Held-out matches agreed best with the cameras of structure from motion, so these "
         "were kept.",
+        "adjusted": "Held-out matches agreed best with the cameras adjusted to the other matches, "
+        "so these were taken.",
+        "calibrated": "Held-out matches agreed clearly best with cameras of another focal length "
+        "and principal point, so these were taken.",
         "epipolar": "Held-out matches agreed best with the cameras refined on matches alone, so "
         "these were taken.",
         "joint": "Held-out matches agreed best with the cameras refined jointly with the surface, "
