@@ -5,9 +5,9 @@ the unit sphere and, contracted, everything outside of it. Parameters carry the 
 of the original code (`lin0.weight_g`, `lin0.weight_v`, `lin0.bias`, …), so its weights load as they
 are.
 
-The signed distance, its features and the *analytic* normals come from one pass: the normals'
-reverse sweep is written out as ordinary operations. Training then needs first-order autograd only,
-where the textbook way runs the network twice and differentiates its own gradient.
+The signed distance, its features and the *analytic* normals come from one pass, which is also
+differentiated by hand (`sdf_core`); the textbook way runs the network twice and differentiates its
+own gradient.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.porf.poses import init_linear_
+from pipeline.porf.sdf_core import SOFTPLUS_BETA, SdfCore
 
-_SOFTPLUS_BETA = 100.0
 _INV_S_RANGE = (1e-6, 1e6)
 
 DenseLayer = tuple[Tensor, Tensor]
@@ -75,32 +75,11 @@ def _encoding_pullback(x: Tensor, gradient: Tensor, frequencies: int) -> Tensor:
     return (octaves * (by_sin * torch.cos(phase) - by_cos * torch.sin(phase))).sum(1)
 
 
-class _Softplus(torch.autograd.Function):
-    """softplus with beta 100 and its slope, sharing one sigmoid: a -> (softplus(a), slope(a)).
-
-    ``softplus(a) = relu(a) - log(max(s, 1 - s)) / 100`` with ``s = sigmoid(100 a)`` costs half of
-    torch's own and agrees to 1e-9.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor) -> tuple[Tensor, Tensor]:
-        slope = torch.sigmoid(_SOFTPLUS_BETA * a)
-        larger = torch.maximum(slope, 1 - slope)
-        value = larger.log_().mul_(-1 / _SOFTPLUS_BETA).add_(a.relu())
-        ctx.save_for_backward(slope)
-        return value, slope
-
-    @staticmethod
-    def backward(ctx: torch.autograd.Function, by_value: Tensor, by_slope: Tensor) -> Tensor:
-        (slope,) = ctx.saved_tensors
-        return torch.addcmul(by_value, by_slope, 1 - slope, value=_SOFTPLUS_BETA).mul_(slope)
-
-
 def _softplus_inplace(a: Tensor) -> Tensor:
     """The same softplus without autograd, overwriting `a`."""
-    slope = torch.sigmoid(_SOFTPLUS_BETA * a)
+    slope = torch.sigmoid(SOFTPLUS_BETA * a)
     larger = torch.maximum(slope, 1 - slope, out=slope)
-    return a.relu_().add_(larger.log_(), alpha=-1 / _SOFTPLUS_BETA)
+    return a.relu_().add_(larger.log_(), alpha=-1 / SOFTPLUS_BETA)
 
 
 class WeightNormLinear(nn.Module):
@@ -208,34 +187,13 @@ class SdfField(_Stack):
         """
         layers = self.dense_layers() if layers is None else layers
         y = contract(x)
-        encoded = self._encode(y)
-        hidden, slopes = encoded, []
-        for i, (weight, bias) in enumerate(layers[:-1]):
-            if i == self.skip_layer:
-                hidden = torch.cat([hidden, encoded], dim=1) * math.sqrt(0.5)
-            hidden, slope = _Softplus.apply(torch.addmm(bias, hidden, weight.t()))
-            slopes.append(slope)
-        weight, bias = layers[-1]
-        output = torch.addmm(bias, hidden, weight.t())
-        by_encoded = self._reverse_sweep(layers, slopes)
+        flat = [tensor for layer in layers for tensor in layer]
+        output, by_encoded = SdfCore.apply(self._encode(y), self.skip_layer, *flat)
         by_y = by_encoded[:, :3] + _encoding_pullback(y, by_encoded[:, 3:], self.frequencies)
         return FieldSample(output[:, 0], output[:, 1:], contraction_pullback(x, by_y))
 
     def _encode(self, y: Tensor) -> Tensor:
         return torch.cat([y, frequency_encoding(y, self.frequencies)], dim=-1)
-
-    def _reverse_sweep(self, layers: Sequence[DenseLayer], slopes: Sequence[Tensor]) -> Tensor:
-        """Gradient of the signed distance by the encoded point, (N, 3 + 6 F)."""
-        gradient = layers[-1][0][:1]
-        through_skip: Tensor | None = None
-        for i in range(len(layers) - 2, -1, -1):
-            gradient = (gradient * slopes[i]) @ layers[i][0]
-            if i == self.skip_layer:
-                gradient = gradient * math.sqrt(0.5)
-                encoded_width = layers[0][0].shape[1]
-                through_skip = gradient[:, -encoded_width:]
-                gradient = gradient[:, :-encoded_width]
-        return gradient if through_skip is None else gradient + through_skip
 
 
 class ColorField(_Stack):

@@ -17,7 +17,6 @@ from pipeline.porf.losses import (
 from pipeline.porf.neus_field import (
     SdfField,
     WeightNormLinear,
-    _Softplus,
     contract,
     contraction_pullback,
     frequency_encoding,
@@ -35,6 +34,7 @@ from pipeline.porf.sampling import (
     sample_pdf,
     section_weights,
 )
+from pipeline.porf.sdf_core import SdfCore, softplus_with_slope
 from tests.porf.textbook import pairwise_distortion
 
 SMALL = NeusConfig(
@@ -95,16 +95,33 @@ class TestField:
 
     def test_softplus_is_the_librarys(self) -> None:
         a = torch.linspace(-3, 3, 3001, dtype=torch.float64)
-        value, slope = _Softplus.apply(a)
+        value, slope = softplus_with_slope(a.clone())
         exact = torch.log1p(torch.exp(-100 * a.abs())) / 100 + a.relu()
         torch.testing.assert_close(value, exact, rtol=0, atol=1e-12)
         torch.testing.assert_close(slope, torch.sigmoid(100 * a))
-        single = _Softplus.apply(a.float())[0]
+        single = softplus_with_slope(a.float())[0]
         torch.testing.assert_close(single, F.softplus(a.float(), beta=100), rtol=1e-6, atol=1e-8)
 
-    def test_softplus_gradients(self) -> None:
-        a = (0.05 * torch.randn(20, generator=seeded(4), dtype=torch.float64)).requires_grad_()
-        assert torch.autograd.gradcheck(_Softplus.apply, (a,), eps=1e-7, atol=1e-4)
+    @pytest.mark.parametrize("skip_layer", [1, 2])
+    @pytest.mark.parametrize("points_too", [True, False])
+    def test_hand_written_gradients(self, skip_layer: int, points_too: bool) -> None:
+        """Against finite differences, of a sharp little network with the skip anywhere."""
+        generator = seeded(4)
+        widths = [5, 9, 9, 9, 4]
+        flat: list[Tensor] = []
+        for i in range(4):
+            rows = widths[i + 1] - 5 if i + 1 == skip_layer else widths[i + 1]
+            columns = widths[i]
+            flat.append(0.1 * torch.randn(rows, columns, generator=generator, dtype=torch.float64))
+            flat.append(0.02 * torch.randn(rows, generator=generator, dtype=torch.float64))
+        encoded = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+        leaves = [tensor.requires_grad_() for tensor in flat]
+        encoded.requires_grad_(points_too)
+
+        def run(x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+            return SdfCore.apply(x, skip_layer, *weights)
+
+        assert torch.autograd.gradcheck(run, (encoded, *leaves), eps=1e-6, atol=1e-5)
 
     @pytest.mark.parametrize(("frequencies", "scale"), [(6, 0.5), (6, 3.0), (2, 1.0), (0, 1.0)])
     def test_normals_are_the_gradient_of_the_distance(self, frequencies: int, scale: float) -> None:
