@@ -40,6 +40,8 @@ PUBLISHED: dict[str, Any] = {
     "pose.schedule": "constant",
     "pose.joint_start": 0,
     "pose.settle_share": 0,
+    "epipolar.adjust_iterations": 0,
+    "epipolar.calibrate": False,
     "epipolar.steps": 0,
     "epipolar.weight": 0.1,
     "epipolar.inlier_px": 20,
