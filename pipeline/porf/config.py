@@ -58,9 +58,10 @@ class EpipolarConfig(_Section):
         "0 = none",
     )
     calibrate: bool = Field(
-        True,
+        False,
         description="that adjustment also tries a new focal length and principal point, which "
-        "held-out matches must confirm strongly",
+        "held-out matches must confirm strongly; for cases whose principal point was never "
+        "measured and whose photos have no distortion left",
     )
     steps: int = Field(
         0,
@@ -249,6 +250,19 @@ class TrainConfig(StageConfig):
     neus: NeusConfig = NeusConfig()
     checkpoint_every: int = Field(
         500, ge=1, description="steps between checkpoints", json_schema_extra=NOT_IN_KEY
+    )
+    mixed_precision: Literal["off", "tf32", "bf16"] = Field(
+        "off", description="of matrix products on CUDA; left out, aloud, on a CPU"
+    )
+    compile: bool = Field(
+        False,
+        description="let torch.compile fuse the rendering on CUDA; left out, aloud, on a CPU",
+        json_schema_extra=NOT_IN_KEY,
+    )
+    tensorboard: bool = Field(
+        False,
+        description="write curves, and a small render at every checkpoint, for TensorBoard",
+        json_schema_extra=NOT_IN_KEY,
     )
     log_every: int = Field(50, ge=1, description="steps between rows of the training history")
     device: Literal["auto", "cpu", "cuda"] = Field(

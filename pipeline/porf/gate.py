@@ -2,7 +2,7 @@
 
 Candidates are the given cameras, those after the epipolar-only phase, and those of joint training.
 All are judged on the same held-out matches by the same robust mean of symmetric epipolar distances.
-The given cameras come first: a tie keeps them.
+The given cameras come first: a tie, or a gain that chance could bring, keeps them.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,9 @@ from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
 
 MIN_HELDOUT = 50
 """With fewer held-out matches no decision is possible, and the given cameras are kept."""
+
+CLEARLY = 3.0
+"""Standard errors by which held-out distances must be smaller: chance brings gains too."""
 
 OWN_SHARE = 0.1
 """Share of the matches that is held out where the files mark none."""
@@ -81,13 +84,13 @@ class Gate:
     def choose(
         self, candidates: Sequence[Candidate], default: Candidate | None = None
     ) -> Candidate:
-        """The candidate whose held-out error is smallest; the default (the given cameras) in case
-        of doubt."""
+        """The candidate that held-out matches clearly prefer; the default (the given cameras) in
+        case of doubt."""
         best = default or self.given
         if not self.can_decide:
             return best
         for candidate in candidates:
-            if candidate.error_px < best.error_px:
+            if self.evidence(candidate, best) >= CLEARLY:
                 best = candidate
         return best
 
