@@ -20,6 +20,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_SIGNS)
 
 
+def too_little_memory(device: torch.device) -> InputError:
+    """For when nothing more can be made smaller."""
+    return InputError(
+        f"memory ran out on {device}, and nothing could be made smaller",
+        hint="lower train.max_image_side, train.rays or train.epipolar.matches_per_step",
+    )
+
+
 def slices(length: int, size: int) -> list[slice]:
     """Consecutive slices of at most `size` that cover `length`."""
     return [slice(start, start + size) for start in range(0, length, size)]

@@ -56,6 +56,7 @@ class Observations:
     Attributes:
         images: (V, H, W, 3) uint8, colours in the order that the field learns.
         color_divisor: 8-bit value that is full brightness to the field.
+        color_order: `rgb` or `bgr`.
         masks: (V, H, W) bool, or None.
         K, K_inv: (V, 3, 3) intrinsics at training size, pixel centres at integers.
         box_px: (V, 4) x0, y0, width, height of the pixels that batches are drawn from.
@@ -69,6 +70,7 @@ class Observations:
     box_px: Tensor
     heldout: Tensor
     color_divisor: int = 255
+    color_order: str = "rgb"
 
     @property
     def device(self) -> torch.device:
@@ -171,6 +173,7 @@ def load_observations(
         box_px=torch.from_numpy(box).long().to(device),
         heldout=torch.from_numpy(rng.random(blocks) < config.heldout_blocks).to(device),
         color_divisor=config.color_divisor,
+        color_order=config.color_order,
     )
 
 

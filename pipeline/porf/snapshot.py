@@ -13,7 +13,7 @@ from pipeline.porf.artifacts import TrainResult, write_artifacts
 from pipeline.porf.checkpoint import CheckpointFile, training_identity
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.models import build_field, build_poses
-from pipeline.porf.trainer import nearest_rotations
+from pipeline.porf.outcome import nearest_rotations
 
 
 def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed: int) -> int:

@@ -16,21 +16,27 @@ they are, and the gate only reports.
 """
 
 import hashlib
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.errors import InputError, TrainingDiverged
+from pipeline.errors import TrainingDiverged
 from pipeline.formats.case import Case
 from pipeline.formats.idr import IdrCameras
 from pipeline.geometry.rotations import rotation_angles_deg
+from pipeline.porf.acceleration import (
+    compile_rendering,
+    matrix_precision,
+    say_unused,
+    unused_requests,
+)
 from pipeline.porf.artifacts import HISTORY_COLUMNS, TrainResult, write_artifacts
+from pipeline.porf.board import Board
 from pipeline.porf.checkpoint import CheckpointFile, training_identity
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable
@@ -42,9 +48,16 @@ from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
 from pipeline.porf.joint import JointTraining, pixel_psnr
-from pipeline.porf.memory import is_out_of_memory
+from pipeline.porf.memory import is_out_of_memory, too_little_memory
 from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
+from pipeline.porf.outcome import (
+    camera_figures,
+    judgement,
+    nearest_rotations,
+    progress_figures,
+    training_figures,
+)
 from pipeline.porf.poses import PoseField
 from pipeline.progress import NullProgress, Progress
 from pipeline.verdict import Verdict
@@ -86,10 +99,7 @@ def train(
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise InputError(
-                f"memory ran out on {training.device}, and nothing could be made smaller",
-                hint="lower train.max_image_side, train.rays or train.epipolar.matches_per_step",
-            ) from error
+            raise too_little_memory(training.device) from error
 
 
 class _Training:
@@ -110,7 +120,9 @@ class _Training:
         self.history: list[list[float]] = []
         self.candidates: list[Candidate] = []
         self.warnings: list[str] = []
-        self.settings: dict[str, Any] = {}
+        self.work = work
+        self.unused = unused_requests(config, self.device)
+        self.settings: dict[str, Any] = say_unused(self.unused, progress)
         self.accepted = "input"
         self.last_report = self.started = time.monotonic()
         self.started_step = 0
@@ -136,7 +148,9 @@ class _Training:
             self.warnings.append("there are no matches: cameras are refined by colours alone")
         self.observations = load_observations(case, config, self.seed, self.device, self.progress)
         joint = self._start()
-        self._train_jointly(joint)
+        self.board = Board(self.work, config.tensorboard, joint.step)
+        with matrix_precision(config, self.device):
+            self._train_jointly(joint)
         return self._finish(joint, out)
 
     def named(self, error: TrainingDiverged) -> TrainingDiverged:
@@ -160,6 +174,8 @@ class _Training:
 
     def _joint(self, poses: PoseField) -> JointTraining:
         field_model = build_field(self.config, self._generator("field"), self.device)
+        if self.config.compile and "compile" not in self.unused:
+            compile_rendering(cast(nn.Module, field_model))
         return JointTraining(
             self.config,
             field_model,
@@ -269,6 +285,7 @@ class _Training:
                 self._save(joint)
                 self.interruption.check()
             self._report(joint)
+        self.final_rate = self._rate(joint)
 
     def _advance(self, joint: JointTraining) -> None:
         """One step; where memory runs out, the same step again in chunks of half as many rays."""
@@ -310,6 +327,8 @@ class _Training:
             float(_rotation_changes_deg(self.c2w_input, c2w).mean()),
         ]
         self.history.append(row)
+        self.board.scalars(joint.step, dict(zip(HISTORY_COLUMNS[1:], row[1:], strict=True)))
+        self.board.scalars(joint.step, {"steps_per_second": self._rate(joint)})
 
     def _report(self, joint: JointTraining) -> None:
         now = time.monotonic()
@@ -317,13 +336,12 @@ class _Training:
         if not done and now - self.last_report < _REPORT_SECONDS:
             return
         self.last_report = now
-        shown = {}
-        if self.history:
-            row = dict(zip(HISTORY_COLUMNS, self.history[-1], strict=True))
-            shown = {"loss": row["loss"], "psnr": row["psnr_db"]}
-        elapsed = max(1e-9, now - self.started)
-        shown["rate"] = (joint.step - self.started_step) / elapsed
+        shown = progress_figures(self.history) | {"steps_per_s": self._rate(joint)}
         self.progress.advance("joint", joint.step, self.config.steps, **shown)
+
+    def _rate(self, joint: JointTraining) -> float:
+        """Steps a second since this process began to train."""
+        return (joint.step - self.started_step) / max(1e-9, time.monotonic() - self.started)
 
     def _save(self, joint: JointTraining) -> None:
         """Write a checkpoint, unless a parameter is not finite: the last good one stays."""
@@ -342,6 +360,7 @@ class _Training:
             },
             joint.step,
         )
+        self.board.pictures(joint.step, joint.field, self.observations, joint.current_c2w())
 
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
         joint.field.begin_step(self.config.steps, self.config.steps)
@@ -358,6 +377,8 @@ class _Training:
         result.figures = self._figures(joint, cameras)
         result.verdict = self._verdict(result)
         write_artifacts(out, self.config, joint.field, result, c2w, self.case)
+        self.board.pictures(joint.step, joint.field, self.observations, c2w)
+        self.board.close(out)
         return result
 
     def _figures(self, joint: JointTraining, cameras: IdrCameras) -> dict[str, Any]:
@@ -365,44 +386,17 @@ class _Training:
         psnr = None
         if heldout is not None:
             psnr = pixel_psnr(joint.field, self.observations, joint.current_c2w(), heldout)
-        by_name = {c.name: c for c in self.candidates}
-        before, after = by_name["input"], by_name[self.accepted]
-        given = self.case.cameras
-        rotation_deg = rotation_angles_deg(given.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
+        parts = (self.gate, self.candidates, self.accepted, self.history, self.observations)
         return {
-            "heldout_share": self.config.epipolar.heldout_share,
-            "heldout_matches": self.gate.table.num_matches,
-            "heldout_epipolar_before_px": _finite(before.error_px),
-            "heldout_epipolar_after_px": _finite(after.error_px),
-            "accepted_cameras": self.accepted,
-            "psnr_train_db": self.history[-1][HISTORY_COLUMNS.index("psnr_db")],
+            **training_figures(self.config, *parts),
+            **camera_figures(self.case.cameras, cameras),
             "psnr_heldout_db": psnr,
-            "rotation_change_mean_deg": float(rotation_deg.mean()),
-            "focal_change_percent": 100 * float((cameras.K[:, 0, 0] / given.K[:, 0, 0]).mean() - 1),
-            "principal_point_change_px": (cameras.K - given.K)[:, :2, 2].mean(axis=0).tolist(),
-            "steps": self.config.steps,
-            "training_width_px": int(self.observations.images.shape[2]),
-            "training_height_px": int(self.observations.images.shape[1]),
         }
 
     def _verdict(self, result: TrainResult) -> Verdict:
-        warnings = list(self.warnings)
-        chosen = self.config.epipolar.heldout_share == 0 and self.accepted != "input"
-        if self._refines and not self.gate.can_decide and not chosen:
-            warnings.append(
-                f"only {self.gate.table.num_matches} held-out matches: refined cameras cannot be "
-                "judged" + (", the given ones are kept" if result.accepted == "input" else "")
-            )
-        before, after = (
-            result.figures[f"heldout_epipolar_{when}_px"] for when in ("before", "after")
-        )
-        if before is not None and after is not None and after > before:
-            warnings.append(
-                f"the trained cameras agree less with held-out matches ({after:.3f} px) than the "
-                f"given ones ({before:.3f} px)"
-            )
-        verdict = Verdict.from_warnings(warnings, **result.figures)
+        verdict = judgement(self.config, self.gate, result, self.warnings)
         verdict.settings |= self.settings
+        verdict.settings["steps_per_second"] = round(self.final_rate, 3)
         verdict.settings["device"] = str(self.device)
         verdict.settings["threads"] = torch.get_num_threads()
         return verdict
@@ -416,18 +410,3 @@ def _derived_seed(seed: int, purpose: str) -> int:
 def _rotation_changes_deg(before: Tensor, after: Tensor) -> NDArray:
     rotations = (c2w[:, :3, :3].double().cpu().numpy() for c2w in (before, after))
     return rotation_angles_deg(*rotations)
-
-
-def nearest_rotations(c2w: Tensor) -> Tensor:
-    """Poses (V, 4, 4) with their rotation parts made orthonormal to the tensor's precision.
-
-    Single precision leaves 1e-7, which would reach the intrinsics when P is decomposed.
-    """
-    U, _, Vt = torch.linalg.svd(c2w[:, :3, :3])
-    exact = c2w.clone()
-    exact[:, :3, :3] = U @ Vt
-    return exact
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

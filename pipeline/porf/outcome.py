@@ -1,0 +1,101 @@
+"""What a finished training is worth, in figures and in words."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.formats.idr import IdrCameras
+from pipeline.geometry.rotations import rotation_angles_deg
+from pipeline.porf.artifacts import HISTORY_COLUMNS, TrainResult
+from pipeline.porf.config import TrainConfig
+from pipeline.porf.gate import Candidate, Gate
+from pipeline.porf.observations import Observations
+from pipeline.verdict import Verdict
+
+
+def nearest_rotations(c2w: Tensor) -> Tensor:
+    """Poses (V, 4, 4) with their rotation parts made orthonormal to the tensor's precision.
+
+    Single precision leaves 1e-7, which would reach the intrinsics when P is decomposed.
+    """
+    U, _, Vt = torch.linalg.svd(c2w[:, :3, :3])
+    exact = c2w.clone()
+    exact[:, :3, :3] = U @ Vt
+    return exact
+
+
+def progress_figures(history: list[list[float]]) -> dict[str, float]:
+    """What the newest row of the history shows beside the progress bar."""
+    if not history:
+        return {}
+    row = dict(zip(HISTORY_COLUMNS, history[-1], strict=True))
+    shown = {
+        "loss": row["loss"],
+        "psnr": row["psnr_db"],
+        "heldout_px": row["heldout_epipolar_px"],
+        "moved_deg": row["rotation_change_deg"],
+    }
+    return {name: value for name, value in shown.items() if math.isfinite(value)}
+
+
+def camera_figures(given: IdrCameras, cameras: IdrCameras) -> dict[str, Any]:
+    """How far the cameras were moved."""
+    rotation_deg = rotation_angles_deg(given.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
+    return {
+        "rotation_change_mean_deg": float(rotation_deg.mean()),
+        "focal_change_percent": 100 * float((cameras.K[:, 0, 0] / given.K[:, 0, 0]).mean() - 1),
+        "principal_point_change_px": (cameras.K - given.K)[:, :2, 2].mean(axis=0).tolist(),
+    }
+
+
+def training_figures(
+    config: TrainConfig,
+    gate: Gate,
+    candidates: list[Candidate],
+    accepted: str,
+    history: list[list[float]],
+    observations: Observations,
+) -> dict[str, Any]:
+    """How training went, and what the held-out matches say before and after."""
+    by_name = {c.name: c for c in candidates}
+    before, after = by_name["input"], by_name[accepted]
+    return {
+        "heldout_share": config.epipolar.heldout_share,
+        "heldout_matches": gate.table.num_matches,
+        "heldout_epipolar_before_px": _finite(before.error_px),
+        "heldout_epipolar_after_px": _finite(after.error_px),
+        "accepted_cameras": accepted,
+        "psnr_train_db": history[-1][HISTORY_COLUMNS.index("psnr_db")],
+        "steps": config.steps,
+        "training_width_px": int(observations.images.shape[2]),
+        "training_height_px": int(observations.images.shape[1]),
+    }
+
+
+def judgement(config: TrainConfig, gate: Gate, result: TrainResult, warnings: list[str]) -> Verdict:
+    """The verdict on a result whose figures are known.
+
+    Args:
+        warnings: what training itself had to say.
+    """
+    warnings = list(warnings)
+    # Without held-out matches on purpose, the trained cameras are taken unjudged.
+    chosen = config.epipolar.heldout_share == 0 and result.accepted != "input"
+    if config.pose.model != "fixed" and not gate.can_decide and not chosen:
+        warnings.append(
+            f"only {gate.table.num_matches} held-out matches: refined cameras cannot be judged"
+            + (", the given ones are kept" if result.accepted == "input" else "")
+        )
+    before, after = (result.figures[f"heldout_epipolar_{when}_px"] for when in ("before", "after"))
+    if before is not None and after is not None and after > before:
+        warnings.append(
+            f"the trained cameras agree less with held-out matches ({after:.3f} px) than the "
+            f"given ones ({before:.3f} px)"
+        )
+    return Verdict.from_warnings(warnings, **result.figures)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
