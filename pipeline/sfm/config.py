@@ -101,10 +101,11 @@ class SfmConfig(StageConfig):
     self_calibrate: bool | Literal["auto"] = Field(
         "auto", description="refine the principal point: auto = where the matches determine it"
     )
-    on_contradiction: Literal["refuse", "warn"] = Field(
-        "refuse",
-        description="what to do when many strongly matched pairs contradict the cameras: repeated"
-        " texture leads to wrong cameras that look right",
+    on_contradiction: Literal["solve", "refuse", "warn"] = Field(
+        "solve",
+        description="what to do when many strongly matched pairs contradict the cameras, since"
+        " repeated texture leads to wrong cameras that look right; solve: map again without the"
+        " look-alikes where these can be told, else refuse",
     )
     contradiction_limit: float = Field(
         0.25, gt=0, le=1, description="share of contradicting pairs that is too many"

@@ -20,6 +20,9 @@ SIGMA_OF_MEDIAN = 0.65
 INLIER_SIGMAS = 4.0
 MIN_SIGMA_M = 0.05
 """No receiver in a camera knows better."""
+FAIR_M, FAIR_SHARE = 2.5, 0.1
+"""A misfit below both this and this share of the cameras' extent is what receivers do: no reason to
+leave a photo out."""
 LINE_SHARE = 0.1
 """Cameras whose second extent is below this share of the first stand on a line."""
 
@@ -67,7 +70,9 @@ def gps_frame(photos: list[GpsPhoto], min_photos: int, seed: int) -> WorldFrame:
     figures = {
         "photos": int(inliers.sum()),
         "error_m": round(sigma_m, 3),
-        "scale_sigma_percent": round(100 * sigma_m / (spread_m[0] * np.sqrt(inliers.sum())), 3),
+        "scale_sigma_percent": round(
+            float(100 * sigma_m / (spread_m[0] * np.sqrt(inliers.sum()))), 3
+        ),
         "outliers": outliers,
     }
     if spread_m[1] < max(LINE_SHARE * spread_m[0], MIN_SPREAD_SIGMAS * sigma_m / 2):
@@ -100,7 +105,9 @@ def _robust(
         if median < best_median:
             best, best_median = candidate, median
     sigma = max(SIGMA_OF_MEDIAN * best_median, MIN_SIGMA_M)
-    inliers = _misfit(best, centres, metres) < INLIER_SIGMAS * sigma
+    extent_m = float(np.linalg.norm(metres - np.median(metres, axis=0), axis=1).mean())
+    fair_m = min(FAIR_M, FAIR_SHARE * extent_m)
+    inliers = _misfit(best, centres, metres) < max(INLIER_SIGMAS * sigma, fair_m)
     for _ in range(3):
         if inliers.sum() < 4:
             break
@@ -108,7 +115,7 @@ def _robust(
         misfit = _misfit(best, centres, metres)
         redundancy = max(3 * int(inliers.sum()) - 7, 1)
         sigma = max(float(np.sqrt((misfit[inliers] ** 2).sum() / redundancy)), MIN_SIGMA_M)
-        inliers = misfit < INLIER_SIGMAS * sigma
+        inliers = misfit < max(INLIER_SIGMAS * sigma, fair_m)
     return best, inliers, sigma
 
 

@@ -28,7 +28,8 @@ from pipeline.sfm.given import (
 from pipeline.sfm.mapping import Mapping, map_incrementally
 from pipeline.sfm.matching import match_pairs
 from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
-from pipeline.sfm.report import FEW_FEATURES, build_report, unregistered
+from pipeline.sfm.report import FEW_FEATURES, build_report, is_contradicted, unregistered
+from pipeline.sfm.resolve import resolve_lookalikes
 from pipeline.sfm.scale import apply_frame, find_frame
 from pipeline.sfm.twoview import TwoViewTable, read_two_views
 
@@ -48,7 +49,8 @@ class SfmResult:
 class _Attempt:
     """Everything up to mapping, with or without masks.
 
-    `laid_back` is the similarity that returned refined given cameras to their frame.
+    `laid_back` is the similarity that returned refined given cameras to their frame;
+    `lookalikes` is what was set aside where repeated texture had misled the first mapping.
     """
 
     masked: bool
@@ -59,6 +61,7 @@ class _Attempt:
     table: TwoViewTable
     mapping: Mapping
     laid_back: Similarity
+    lookalikes: dict[str, Any] | None
 
     @property
     def registered(self) -> int:
@@ -121,6 +124,7 @@ def reconstruct(
     )
     report["features_masked"] = attempt.masked
     report["frame"] = {**frame.as_json(), "remarks": remarks}
+    report["lookalikes"] = attempt.lookalikes
     report["given_cameras"] = None if given is None else _given_report(given, attempt, config)
     (out / "sparse").mkdir(parents=True)
     model.write(str(out / "sparse"))
@@ -189,15 +193,34 @@ def _attempt(
     table = read_two_views(published)
     _require_overlap(table, len(photos))
     images = ingest_dir / "images"
-    back = Similarity.identity()
+    back, resolved = Similarity.identity(), None
     if given is None:
         mapping = map_incrementally(working, images, folder, len(photos), config, seed, progress)
         _require_model(mapping, table, len(photos))
+        if config.on_contradiction == "solve" and is_contradicted(
+            check_consistency(mapping.models[0], table), config
+        ):
+            progress.note("pairs contradict the cameras: looking for look-alikes")
+            resolved = resolve_lookalikes(
+                working, images, folder, table, mapping.models[0], config, seed, progress
+            )
+            if resolved is not None:
+                mapping, published, table = resolved.mapping, resolved.database, resolved.table
     else:
         check_convention(given, image_ids, table)
         model, back = triangulate_given(working, images, folder, given, image_ids, config)
         mapping = Mapping([model], relaxed=False)
-    return _Attempt(masked, published, image_ids, features, len(pairs), table, mapping, back)
+    return _Attempt(
+        masked,
+        published,
+        image_ids,
+        features,
+        len(pairs),
+        table,
+        mapping,
+        back,
+        resolved.report if resolved else None,
+    )
 
 
 def _calibrated(

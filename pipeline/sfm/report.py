@@ -127,6 +127,14 @@ def build_report(
     }
 
 
+def is_contradicted(consistency: Consistency, config: SfmConfig) -> bool:
+    """Whether too many strong pairs disagree with a model to believe it."""
+    return (
+        consistency.strong_pairs >= MIN_STRONG_PAIRS
+        and consistency.share > config.contradiction_limit
+    )
+
+
 def refuse_contradiction(report: dict[str, Any], config: SfmConfig) -> None:
     """Refuse cameras that too many of their own photos contradict.
 
@@ -174,6 +182,12 @@ def warnings_of(report: dict[str, Any], photo_count: int) -> list[str]:
         warnings.append(
             f"{share:.0%} of the strongly matched pairs contradict the cameras: repeated or"
             " symmetric texture may have misled them; check the camera plot against reality"
+        )
+    if report.get("lookalikes"):
+        found = report["lookalikes"]
+        warnings.append(
+            f"repeated texture: {found['pairs_set_aside']} pairs of photos only look alike and were"
+            f" set aside; the cameras rest on the other {found['pairs_kept']} pairs"
         )
     points = report["calibration"]["principal_points"]
     sigma_deg = max((p["rotation_sigma_deg"] for p in points), default=0.0)

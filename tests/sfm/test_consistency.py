@@ -5,8 +5,11 @@ from pathlib import Path
 import pycolmap
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.sfm.colmap import quiet, registered_ids
+from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.consistency import check_consistency
+from pipeline.sfm.report import refuse_contradiction
 from pipeline.sfm.twoview import TwoViewTable, read_two_views
 
 VIEWS = 9
@@ -54,3 +57,25 @@ def test_reading_leaves_the_database_as_it_is(
     read_two_views(path)
     assert path.read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"d.db"}
+
+
+def test_too_many_contradictions_are_refused_unless_told_otherwise() -> None:
+    def report(share: float, strong: int) -> dict:
+        pairs = [["a.jpg", "b.jpg"]] * round(share * strong)
+        return {
+            "consistency": {
+                "strong_pairs": strong,
+                "contradicting_share": share,
+                "contradicting": pairs,
+            }
+        }
+
+    refuse_contradiction(report(0.2, 100), SfmConfig())
+    refuse_contradiction(report(0.5, 4), SfmConfig())  # too few pairs to say
+    with pytest.raises(InputError, match="34% of the 100 strongly matched pairs") as caught:
+        refuse_contradiction(report(0.34, 100), SfmConfig())
+    assert "sfm.on_contradiction=warn" in (caught.value.hint or "")
+    with pytest.raises(InputError):
+        refuse_contradiction(report(0.34, 100), SfmConfig(on_contradiction="refuse"))
+    refuse_contradiction(report(0.34, 100), SfmConfig(on_contradiction="warn"))
+    refuse_contradiction(report(0.34, 100), SfmConfig(contradiction_limit=0.5))
