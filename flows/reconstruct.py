@@ -11,12 +11,14 @@ from prefect.runtime import flow_run
 from prefect.states import State
 from prefect.tasks import exponential_backoff
 
+from flows.alive import alive
 from flows.case_folder import CaseFolder, StageState
 from flows.execute import make_artifact
 from flows.listeners import StageListener, current_reporter
 from flows.plan import Choice, differences, make_recipe, previous_manifest
 from flows.prefect_sink import PrefectSink, publish_report
 from flows.request import RunRequest, open_run
+from flows.server import home, server_name
 from flows.stage_process import StageCrashed
 from pipeline.errors import PorfError
 from pipeline.store.manifest import Manifest, Recipe
@@ -39,11 +41,12 @@ def reconstruct(request: RunRequest) -> dict[str, str]:
     made: dict[str, Manifest] = {}
     stages = route(external)
     try:
-        for name in choice.wanted:
-            recipe = make_recipe(
-                stages[name], settings, {n: m.content for n, m in made.items()}, external
-            )
-            made[name] = _bring_up_to_date(folder, request, settings, recipe, made, choice)
+        with alive(home(), flow_run.id, server_name()):
+            for name in choice.wanted:
+                recipe = make_recipe(
+                    stages[name], settings, {n: m.content for n, m in made.items()}, external
+                )
+                made[name] = _bring_up_to_date(folder, request, settings, recipe, made, choice)
     finally:
         removed = folder.publish_results(made)
         _remember(folder, made)

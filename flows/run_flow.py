@@ -2,13 +2,15 @@
 
 import logging
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.alive import bury_dead
 from flows.case_folder import CaseFolder
 from flows.preflight.learn import learn_from
 from flows.request import RunRequest
-from flows.server import prefect_server
+from flows.server import home, prefect_server, server_name
 from pipeline.errors import PorfError
 from pipeline.store.files import disk_error, is_disk_error
 
@@ -27,6 +29,8 @@ def run_flow(request: RunRequest) -> PorfError | None:
         from flows.drain import drain, flush  # noqa: PLC0415
         from flows.reconstruct import reconstruct  # noqa: PLC0415
 
+        with suppress(OSError):
+            bury_dead(home(), server_name(), api_url)
         results = CaseFolder(request.out).prefect_results
         with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
             state = reconstruct(request, return_state=True)

@@ -7,6 +7,7 @@ exclusive lock, then stops the server.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import importlib
 import json
@@ -20,12 +21,17 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.alive import LOCAL, bury_dead
 from flows.devices import porf_home
 from pipeline.errors import InputError, PorfError
 from pipeline.store.files import disk_error, write_json
 
 _STARTUP_S = 600.0
 """A busy machine takes minutes; a server that died is noticed at once."""
+_WATCH_S = 0.5
+"""How often a server looks whether anybody still uses it."""
+_BURY_S = 20.0
+"""How often it looks for runs that were killed."""
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -90,11 +96,25 @@ def _local_server(folder: Path) -> Iterator[str]:
 
 def running_server(folder: Path) -> str | None:
     """API address of the local server of this home, if it runs."""
-    try:
-        url = str(json.loads((folder / "server.json").read_bytes())["url"])
-    except (OSError, ValueError, KeyError):
+    url = _announced_url(folder)
+    if url is None:
         return None
-    return url if is_healthy(url) else None
+    # a dead server refuses at once; a busy one takes its time, and a second one beside it would
+    # lock it out of the database
+    return url if is_healthy(url, timeout_s=_STARTUP_S / 10) else None
+
+
+def server_name() -> str:
+    """The server in use: its API address, or `LOCAL` for the one of this home."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    return LOCAL if url == _announced_url(home()) else url
+
+
+def _announced_url(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "server.json").read_bytes())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _start(folder: Path) -> str:
@@ -143,6 +163,59 @@ def _environment(**values: str) -> Iterator[None]:
 def watch(folder: Path, port: int) -> None:
     """Run the server until no run uses it any more; the process `_start` launches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    url = f"http://127.0.0.1:{port}/api"
+    server = subprocess.Popen(
+        _command(port),
+        env=_server_environment(folder, port),
+        stdin=subprocess.DEVNULL,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  (one thread here)
+    )
+    with (folder / "server.users").open("a") as users:
+        _wait_for_last_user(users.fileno(), server, folder, url)
+        with contextlib.suppress(OSError):
+            bury_dead(folder, LOCAL, url)
+        if _announced_pid(folder) == os.getpid():
+            (folder / "server.json").unlink(missing_ok=True)
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for_last_user(
+    users: int, server: "subprocess.Popen[bytes]", folder: Path, url: str
+) -> None:
+    """Return, with the lock, when no run is left, or when the server has died."""
+    looked = time.monotonic()
+    while server.poll() is None:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_WATCH_S)
+        if time.monotonic() - looked > _BURY_S:
+            looked = time.monotonic()
+            with contextlib.suppress(OSError):
+                bury_dead(folder, LOCAL, url)
+
+
+def _announced_pid(folder: Path) -> int | None:
+    try:
+        return int(json.loads((folder / "server.json").read_bytes())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "--factory"]
+    command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    return [*command, "--timeout-graceful-shutdown", "5"]
+
+
+def _server_environment(folder: Path, port: int) -> dict[str, str]:
     environment = {
         **os.environ,
         **_QUIET,
@@ -152,20 +225,14 @@ def watch(folder: Path, port: int) -> None:
         "PREFECT__SERVER_FINAL": "1",
     }
     environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "uvicorn", "--factory"]
-    command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    command += ["--timeout-graceful-shutdown", "5"]
-    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-    with (folder / "server.users").open("a") as users:
-        fcntl.flock(users, fcntl.LOCK_EX)
-        (folder / "server.json").unlink(missing_ok=True)
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    return environment
+
+
+def _end_with_parent() -> None:
+    """Runs in the server's process before it becomes the server: no orphan after a kill (Linux)."""
+    if sys.platform.startswith("linux"):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def runs(
     ] = None,
 ) -> None:
     """List the latest runs."""
-    with _server() as client:
+    with _server(only_look=True) as client:
         from flows.remote.runs import latest, started  # noqa: PLC0415
 
         table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
@@ -149,7 +149,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
 ) -> None:
     """Print a run's log."""
-    with _server() as client:
+    with _server(only_look=True) as client:
         from flows.remote import runs as remote  # noqa: PLC0415
 
         found = remote.find(client, run)
@@ -166,8 +166,8 @@ def logs(
 
 
 @contextmanager
-def _server() -> "Iterator[SyncPrefectClient]":
-    use_server()
+def _server(only_look: bool = False) -> "Iterator[SyncPrefectClient]":
+    use_server(only_look)
     from flows.run_flow import quiet_prefect  # noqa: PLC0415
 
     quiet_prefect()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.devices import porf_home
-from flows.server import is_healthy
+from flows.server import home, is_healthy, running_server
 from pipeline.errors import InputError
 from pipeline.store.files import write_json
 
@@ -32,14 +32,17 @@ def announced(api_url: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def use_server() -> str:
+def use_server(only_look: bool = False) -> str:
     """Find the server, and let Prefect's client talk to it: `PREFECT_API_URL`, else this user's.
+
+    Args:
+        only_look: the local server that lives while `porf run` does will do, too.
 
     Raises:
         InputError: none answers.
     """
     own = os.environ.get("PREFECT_API_URL")
-    url = own or _announced_url()
+    url = own or _announced_url() or (running_server(home()) if only_look else None)
     if url is None or not is_healthy(url):
         where = f" at PREFECT_API_URL={own}" if own else ""
         raise InputError(

@@ -27,10 +27,11 @@ def run_id(text: str) -> str:
 @pytest.fixture(scope="module")
 def deployed(porf: Porf) -> Porf:
     """The session's server, with everything deployed twice."""
+    there = Porf({**porf.env, "PREFECT_API_URL": porf.api_url}, porf.api_url)
     for _ in range(2):
-        finished = porf("deploy", "--cpu-limit", "3")
+        finished = there("deploy", "--cpu-limit", "3")
         assert finished.code == 0, finished.text
-    return porf
+    return there
 
 
 def test_deploying_again_changes_nothing(deployed: Porf) -> None:

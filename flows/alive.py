@@ -1,0 +1,118 @@
+"""Which runs of this machine live, so that the dead do not stay RUNNING on Prefect's pages.
+
+A run holds a flock on a file that names it; the kernel drops it however the run ends. Files that
+nobody holds belong to runs that were killed: their state is set to CRASHED.
+"""
+
+import base64
+import fcntl
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+LOCAL = "local"
+"""Stands for the server of this home, whose port changes from start to start."""
+
+_FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@contextmanager
+def alive(folder: Path, run_id: str | None, where: str) -> Iterator[None]:
+    """Be seen to live as this run of Prefect.
+
+    Args:
+        folder: home of Prefect's history.
+        where: API address of the run's server, or `LOCAL`.
+    """
+    if run_id is None:
+        yield
+        return
+    path = folder / "alive" / f"{run_id}.json"
+    try:
+        file = _held_file(path, {"id": run_id, "server": where})
+    except OSError:
+        yield  # a disk that refuses costs a tidy page, not the run
+        return
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _held_file(path: Path, content: dict[str, str]) -> TextIO:
+    """A file that is locked from the moment it is seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    file = temporary.open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        json.dump(content, file)
+        file.flush()
+        temporary.replace(path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def bury_dead(folder: Path, where: str, api_url: str) -> list[str]:
+    """Mark every killed run of a server as crashed; returns their ids."""
+    buried = []
+    for path in sorted((folder / "alive").glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_bytes())
+            if known["server"] == where and _is_dead(path) and _mark(api_url, str(known["id"])):
+                path.unlink(missing_ok=True)
+                buried.append(str(known["id"]))
+    return buried
+
+
+def _is_dead(path: Path) -> bool:
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _mark(api_url: str, run_id: str) -> bool:
+    """Set the run's state; True where there is nothing left to do."""
+    run = _ask(f"{api_url}/flow_runs/{run_id}")
+    if run is None:
+        return True  # the server does not know it
+    if run.get("state_type") not in _FINAL:
+        state = {"type": "CRASHED", "name": "Crashed", "message": "the run's process was killed"}
+        _ask(f"{api_url}/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+        _end_tasks(api_url, run_id, state)
+    return True
+
+
+def _end_tasks(api_url: str, run_id: str, state: dict[str, str]) -> None:
+    tasks = _ask(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    for task in tasks or []:
+        if task.get("state_type") not in _FINAL:
+            body = {"state": state, "force": True}
+            _ask(f"{api_url}/task_runs/{task['id']}/set_state", body)
+
+
+def _ask(url: str, body: dict[str, Any] | None = None, timeout_s: float = 30.0) -> Any:
+    headers = {"Content-Type": "application/json"}
+    auth = os.environ.get("PREFECT_API_AUTH_STRING")
+    if auth:
+        headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise

@@ -1,0 +1,57 @@
+"""Runs that were killed do not stay RUNNING; living ones are left alone."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.alive import alive, bury_dead
+from tests.flows.harness import Porf
+
+
+def state_of(porf: Porf, run_id: str) -> str:
+    return str(httpx.get(f"{porf.api_url}/flow_runs/{run_id}").json()["state_type"])
+
+
+@pytest.fixture
+def running(porf: Porf) -> str:
+    """A run that the server believes to be running."""
+    flow = httpx.post(f"{porf.api_url}/flows/", json={"name": "reconstruct"}).json()["id"]
+    body = {"flow_id": flow, "state": {"type": "RUNNING"}}
+    return str(httpx.post(f"{porf.api_url}/flow_runs/", json=body).json()["id"])
+
+
+def killed_while_alive(folder: Path, run_id: str) -> None:
+    """A process that says it lives, and is killed."""
+    child = os.fork()
+    if child == 0:
+        with alive(folder, run_id, "here"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_killed_run_is_marked_as_crashed(porf: Porf, running: str, tmp_path: Path) -> None:
+    killed_while_alive(tmp_path, running)
+    assert bury_dead(tmp_path, "elsewhere", porf.api_url) == []
+    assert state_of(porf, running) == "RUNNING"
+    assert bury_dead(tmp_path, "here", porf.api_url) == [running]
+    assert state_of(porf, running) == "CRASHED"
+    assert bury_dead(tmp_path, "here", porf.api_url) == []
+
+
+def test_a_living_run_is_left_alone(porf: Porf, running: str, tmp_path: Path) -> None:
+    with alive(tmp_path, running, "here"):
+        assert bury_dead(tmp_path, "here", porf.api_url) == []
+    assert state_of(porf, running) == "RUNNING"
+    assert list((tmp_path / "alive").iterdir()) == []
+
+
+def test_what_no_server_answers_for_waits(tmp_path: Path) -> None:
+    killed_while_alive(tmp_path, "8edab853-93ce-4409-8145-bfb170bb9e89")
+    (tmp_path / "alive" / "bad.json").write_text("{")
+    assert bury_dead(tmp_path, "here", "http://127.0.0.1:9/api") == []
+    assert len(list((tmp_path / "alive").iterdir())) == 2
+    with alive(tmp_path, None, "here"):
+        pass
