@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ class HashCache:
         return value
 
     def save(self) -> None:
-        """Remember for the next command."""
+        """Remember for the next command; a disk that refuses only costs time then."""
         if self._changed:
-            write_json(self._path, self._known)
+            with suppress(OSError):
+                write_json(self._path, self._known)
             self._changed = False
 
     def _load(self) -> dict[str, list[Any]]:

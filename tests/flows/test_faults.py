@@ -1,0 +1,228 @@
+"""kill -9 of anything at any moment: the same command finishes, with byte-identical results."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.case_folder import CaseFolder
+from tests.flows.harness import SMALL, Porf, SmallCase, refuse
+from tests.flows.test_batch import processes_naming
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SHORT = ["--to", "matches", "--set", "sfm.threads=1"]
+WHOLE = ["--set", "sfm.threads=1"]
+VICTIMS = ("command", "stage", "server")
+
+
+def command(photos: Path, out: Path, words: list[str]) -> list[str | Path]:
+    return ["run", photos, "-o", out, "--config", SMALL, *words]
+
+
+def contents(out: Path) -> dict[str, str]:
+    """What every stage made, as a digest of its files."""
+    return {name: m.content for name, m in CaseFolder(out).current_manifests().items()}
+
+
+def pids(*words: str) -> list[int]:
+    """Living processes whose command lines hold all of these words."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if all(word in line for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def victims(kind: str, process: "subprocess.Popen[str]", out: Path, home: Path) -> list[int]:
+    if kind == "stage":
+        return pids("stages.process", str(out))
+    if kind == "server":
+        return [child for pid in pids("flows.server", str(home)) for child in children_of(pid)]
+    return [process.pid]
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill_at(
+    kind: str, process: "subprocess.Popen[str]", out: Path, home: Path, after_s: float
+) -> bool:
+    """Kill once the moment has come and there is something to kill; False if it ended before."""
+    began = time.monotonic()
+    while process.poll() is None:
+        if time.monotonic() - began >= after_s:
+            targets = victims(kind, process, out, home)
+            for pid in targets:
+                os.kill(pid, signal.SIGKILL)
+            if targets:
+                return True
+        time.sleep(0.02)
+    return False
+
+
+def clean(out: Path) -> None:
+    """No process of ours, no lock and no scaffolding is left."""
+    assert processes_naming(str(out)) == []
+    store = CaseFolder(out).store
+    keys = CaseFolder(out).load_record().keys
+    assert not any(store.is_locked(name, key) for name, key in keys.items())
+    assert list((store.root / "store").glob("*/.*")) == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    porf: Porf, photos_and_truth: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, str], float]:
+    """Contents and seconds of a run that nothing happened to."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    began = time.monotonic()
+    finished = porf(*command(photos_and_truth / "photos", out, SHORT), **ONE_THREAD)
+    assert finished.code == 0, finished.text
+    return contents(out), time.monotonic() - began
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("command", 1), ("stage", 2)])
+def test_a_kill_at_a_random_moment(
+    porf: Porf,
+    photos_and_truth: Path,
+    undisturbed: tuple[dict[str, str], float],
+    tmp_path: Path,
+    kind: str,
+    seed: int,
+) -> None:
+    expected, duration_s = undisturbed
+    words = command(photos_and_truth / "photos", tmp_path / "out", SHORT)
+    process = porf.start(*words, **ONE_THREAD)
+    moment_s = random.Random(seed).uniform(0.2, 0.7) * duration_s
+    kill_at(kind, process, tmp_path / "out", Path(porf.env["PORF_HOME"]), moment_s)
+    process.communicate(timeout=600)
+    finished = porf(*words, **ONE_THREAD)
+    assert finished.code == 0, finished.text
+    assert contents(tmp_path / "out") == expected
+    clean(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_fifty_kills(porf: Porf, photos_and_truth: Path, tmp_path: Path) -> None:
+    """Of the command, of stages and of the server, over the whole length of a run."""
+    photos, home = photos_and_truth / "photos", tmp_path / "home"
+    own = {**ONE_THREAD, "PORF_HOME": str(home)}
+    began = time.monotonic()
+    finished = porf(*command(photos, tmp_path / "whole", WHOLE), **own)
+    assert finished.code == 0, finished.text
+    expected, duration_s = contents(tmp_path / "whole"), time.monotonic() - began
+    drawn = random.Random(0)
+    for number in range(51):
+        kind, out = VICTIMS[number % 3], tmp_path / f"out{number}"
+        process = porf.start(*command(photos, out, WHOLE), **own)
+        kill_at(kind, process, out, home, drawn.uniform(0, 1) * duration_s)
+        process.communicate(timeout=1200)
+        finished = porf(*command(photos, out, WHOLE), **own)
+        assert finished.code == 0, f"{number} {kind}: {finished.text}"
+        assert contents(out) == expected, (number, kind)
+        clean(out)
+        shutil.rmtree(out)
+
+
+def test_a_killed_command_does_not_stay_running(
+    porf: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    def latest_state() -> str:
+        body = {"sort": "START_TIME_DESC", "limit": 1}
+        runs = httpx.post(f"{porf.api_url}/flow_runs/filter", json=body).json()
+        return str(runs[0]["state_type"]) if runs[0]["id"] not in before else "not begun"
+
+    before = {run["id"] for run in httpx.post(f"{porf.api_url}/flow_runs/filter", json={}).json()}
+    process = porf.start(*command(photos_and_truth / "photos", tmp_path / "out", SHORT))
+    _until(lambda: latest_state() == "RUNNING" and pids("stages.process", str(tmp_path)), 300)
+    process.kill()
+    process.communicate()
+    _until(lambda: latest_state() == "CRASHED", 120)
+
+
+def _until(true: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, to be filled, resized and protected."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_and_is_made_larger(
+    porf: Porf, photos_and_truth: Path, disk: Path
+) -> None:
+    words = command(photos_and_truth / "photos", disk / "out", SHORT)
+    sizes = ("400k", "1m", "2m")
+    for size in sizes:
+        remount(disk, f"size={size}")
+        finished = porf(*words, **ONE_THREAD)
+        assert finished.code == 2, finished.text
+        assert "disk is full" in finished.text
+        assert "Traceback" not in finished.text
+        assert list((disk / "out" / ".porf").glob("store/*/.*")) == []
+    remount(disk, "size=50m")
+    finished = porf(*words, **ONE_THREAD)
+    assert finished.code == 0, finished.text
+    clean(disk / "out")
+
+
+def test_a_read_only_folder_can_be_looked_at(small_case: SmallCase, disk: Path) -> None:
+    remount(disk, "size=100m")
+    shutil.copytree(small_case.out, disk / "out")
+    remount(disk, "ro")
+    assert refuse("status", disk / "out").code == 0
+    assert refuse("explain", disk / "out").code == 0
+    refused = refuse("run", small_case.photos, "-o", disk / "out")
+    assert refused.code == 2
+    assert "read-only" in refused.text
+
+
+def test_a_copy_elsewhere_of_photos_elsewhere_is_cached(
+    porf: Porf, small_case: SmallCase, tmp_path: Path
+) -> None:
+    shutil.copytree(small_case.photos, tmp_path / "moved")
+    out = shutil.copytree(small_case.out, tmp_path / "copied")
+    moved = SmallCase(tmp_path / "moved", small_case.truth, Path(out))
+    finished = porf.run(moved)
+    assert finished.code == 0, finished.text
+    assert finished.text.count("cached") == len(small_case.keys())
+
+
+@pytest.mark.slow
+def test_twenty_runs_at_once(porf: Porf, photos_and_truth: Path, tmp_path: Path) -> None:
+    photos = photos_and_truth / "photos"
+    words = ["--to", "ingest"]
+    started = [porf.start("run", photos, "-o", tmp_path / str(i), *words) for i in range(20)]
+    ended = [process.communicate(timeout=1800)[0] for process in started]
+    assert [p.returncode for p in started] == [0] * 20, "\n".join(ended)
+    assert len({contents(tmp_path / str(i))["ingest"] for i in range(20)}) == 1
