@@ -21,7 +21,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +54,6 @@ _INTERESTING: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One reader of foreign files.
-
-    Attributes:
-        file: what its input is called.
-        seeds: sound inputs.
-        read: reads the file at a path.
-        mutate: makes another input of a sound one.
-    """
-
-    file: str
-    seeds: list[bytes]
-    read: Callable[[Path], Any]
-    mutate: Callable[[bytes, random.Random], bytes] = field(default=lambda b, r: mutate_bytes(b, r))
-
-
 def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
     """Flip, cut, repeat or overwrite some bytes."""
     data = bytearray(content)
@@ -96,23 +79,20 @@ def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
 
 def mutate_tree(value: Any, rng: random.Random) -> Any:
     """Replace, drop or double one node of plain data."""
-    if isinstance(value, dict) and value and rng.random() < 0.85:
-        name = rng.choice(list(value))
-        kind = rng.randrange(8)
-        if kind == 0:
-            return {k: v for k, v in value.items() if k != name}
-        if kind == 1:
-            return {**value, str(rng.choice(_INTERESTING)): rng.choice(_INTERESTING)}
-        return {**value, name: mutate_tree(value[name], rng)}
-    if isinstance(value, list) and value and rng.random() < 0.85:
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
+        return rng.choice(_INTERESTING)
+    kind = rng.randrange(8)
+    if isinstance(value, list):
         at = rng.randrange(len(value))
-        kind = rng.randrange(8)
-        if kind == 0:
-            return value[:at] + value[at + 1 :]
-        if kind == 1:
-            return value + value[at:] * rng.choice((1, 20))
-        return [*value[:at], mutate_tree(value[at], rng), *value[at + 1 :]]
-    return rng.choice(_INTERESTING)
+        dropped, doubled = [], value[at:] * rng.choice((2, 20))
+        inside = (dropped, doubled)[kind] if kind < 2 else [mutate_tree(value[at], rng)]
+        return [*value[:at], *inside, *value[at + 1 :]]
+    name = rng.choice(list(value))
+    if kind == 0:
+        return {k: v for k, v in value.items() if k != name}
+    if kind == 1:
+        return {**value, str(rng.choice(_INTERESTING)): rng.choice(_INTERESTING)}
+    return {**value, name: mutate_tree(value[name], rng)}
 
 
 def mutate_json(content: bytes, rng: random.Random) -> bytes:
@@ -160,6 +140,23 @@ def mutate_npz(content: bytes, rng: random.Random) -> bytes:
             renamed = rng.choice(("../x.npy", "x", name)) if rng.random() < 0.05 else name
             new.writestr(renamed, data)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader of foreign files.
+
+    Attributes:
+        file: what its input is called.
+        seeds: sound inputs.
+        read: reads the file at a path.
+        mutate: makes another input of a sound one.
+    """
+
+    file: str
+    seeds: list[bytes]
+    read: Callable[[Path], Any]
+    mutate: Callable[[bytes, random.Random], bytes] = mutate_bytes
 
 
 def readers(work: Path) -> dict[str, Reader]:

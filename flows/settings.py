@@ -88,7 +88,7 @@ def parse_override(text: str) -> dict[str, Any]:
         raise InputError(f"expected stage.option=value, got '{text}'")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{name}: '{value}' is not a value in YAML") from error
     return _nested(name, parsed)
 
@@ -175,7 +175,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"no configuration file at {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is not readable YAML ({error})") from error
     if values is None:
         return {}

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from flows.batch.entries import BatchRun
 from flows.case_folder import CaseFolder
 from flows.plan import external_files
+from pipeline.errors import InputError
 from pipeline.formats.views import load_views
 from pipeline.store.digest import digest
 from pipeline.store.files import write_text
@@ -143,7 +144,7 @@ def with_outcome(result: RunResult, out: Path) -> RunResult:
 def _views(out: Path) -> tuple[int, int] | None:
     try:
         views = load_views(out / "views.json")
-    except (OSError, ValueError):
+    except InputError:
         return None
     return sum(view.registered for view in views), len(views)
 

@@ -74,7 +74,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     except OSError:
         return
     for text in lines:
-        with suppress(ValueError, TypeError, KeyError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             line = json.loads(text)
             if all(float(line[n]) > 0 for n in numbers) and line["stage"] and line["device"]:
                 yield line

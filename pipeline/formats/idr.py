@@ -5,7 +5,6 @@
 """
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.formats.archive import check_unpacked_size
 from pipeline.geometry.cameras import decompose_projection, projection_matrix
 
 
@@ -123,13 +123,14 @@ def load_idr_cameras(path: Path) -> IdrCameras:
 
 def _read_matrices(path: Path) -> dict[str, NDArray]:
     try:
+        check_unpacked_size(path)
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {name: np.asarray(stored[name]) for name in stored.files}
     except FileNotFoundError as error:
         raise InputError(f"no camera file at {path}") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder: expected a camera file (.npz)") from error
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged headers raise anything, tokenize.TokenError included
         raise InputError(
             f"{path} is not a readable camera npz ({error})",
             hint="expected the IDR convention: world_mat_i and scale_mat_i arrays in an npz",
@@ -143,6 +144,8 @@ def _matrix(
     if value is None or value.shape not in ((4, 4), (3, 4)):
         got = "nothing" if value is None else f"shape {value.shape}"
         raise InputError(f"{path}: expected {name} of shape (4, 4), got {got}")
+    if value.dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected {name} to hold numbers, got {value.dtype}")
     matrix = np.eye(4)
     matrix[: value.shape[0]] = value
     if not np.isfinite(matrix).all():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.formats.archive import check_unpacked_size
 
 _ADMITTED = {
     ("numpy", "ndarray"),
@@ -110,10 +111,11 @@ def read_npz_arrays(path: Path) -> dict[str, NDArray]:
     """
     arrays = {}
     try:
+        check_unpacked_size(path)
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 arrays[member.removesuffix(".npy")] = _read_npy(archive.read(member))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged headers raise anything, tokenize.TokenError included
         raise InputError(f"{path} is not a readable npz of arrays ({error})") from error
     return arrays
 
@@ -126,7 +128,7 @@ def read_npy_object(path: Path) -> Any:
     """
     try:
         return _read_npy(path.read_bytes()).item()
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # as above
         raise InputError(f"{path} is not a readable npy ({error})") from error
 
 

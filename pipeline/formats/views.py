@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from pipeline.errors import InputError
 
 
 class ViewRecord(BaseModel):
@@ -31,8 +33,16 @@ def save_views(path: Path, views: list[ViewRecord]) -> None:
 
 
 def load_views(path: Path) -> list[ViewRecord]:
-    """Read what `save_views` wrote."""
-    return _RECORDS.validate_json(path.read_bytes())
+    """Read what `save_views` wrote.
+
+    Raises:
+        InputError: no such file, or it holds anything else.
+    """
+    try:
+        return _RECORDS.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError(f"{path} is not a readable list of views ({said})") from error
 
 
 def registered_names(views: list[ViewRecord]) -> list[str]:
