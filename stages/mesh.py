@@ -20,7 +20,7 @@ from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
-    """Write `mesh.ply`, `mesh.glb` and `mesh.json`."""
+    """Write `mesh.ply`, `mesh.glb` and `mesh.json`; a textured GLB and an OBJ where asked for."""
     config: MeshConfig = ctx.config
     device = _device(config.device)
     scene_dir = ctx.inputs["scene"]
@@ -39,7 +39,7 @@ def run(ctx: StageContext) -> Verdict:
         ctx.progress,
     )
     up, up_from = _up(scene, c2w)
-    save_surface(ctx.out, surface, up)
+    save_surface(ctx.out, surface, up, config.obj)
     verdict = Verdict.from_warnings(surface.warnings, **_short(surface.figures))
     verdict.settings["device"] = device
     low, high = surface.mesh.bounds.tolist()

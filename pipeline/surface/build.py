@@ -23,6 +23,9 @@ from pipeline.surface.clean import (
 from pipeline.surface.colour import VertexColours, colour_vertices
 from pipeline.surface.config import MeshConfig
 from pipeline.surface.extract import Extraction, Sdf, extract_mesh
+from pipeline.surface.holes import fill_holes
+from pipeline.surface.simplify import simplify
+from pipeline.surface.texture import TexturedMesh, texture_mesh
 from pipeline.surface.views import Views, back_facing_fraction
 
 SIGHT_TOLERANCE_CELLS = 1.5
@@ -38,12 +41,14 @@ class Surface:
         colours: of the vertices.
         figures: counts, what was removed, costs; plain data.
         warnings: what a user should look at.
+        textured: the same surface with a texture; None where none was asked for.
     """
 
     mesh: trimesh.Trimesh
     colours: VertexColours
     figures: dict[str, Any]
     warnings: list[str]
+    textured: TexturedMesh | None = None
 
 
 def build_surface(
@@ -83,7 +88,7 @@ def build_surface(
         )
     tolerance = SIGHT_TOLERANCE_CELLS * extraction.cell
     cleaning = _clean(extraction, views, sparse_points, config, tolerance, progress)
-    mesh = cleaning.mesh
+    mesh, changes = _finish(cleaning.mesh, config, progress)
     colours = colour_vertices(mesh, views, tolerance, config.blended_views, progress)
     shape = measure_shape(mesh, extraction.cell)
     back_facing = back_facing_fraction(RayScene(mesh.vertices, mesh.faces), views)
@@ -95,14 +100,38 @@ def build_surface(
         "outward_fraction": outward_fraction(sdf, mesh, extraction.cell, device),
         "coloured_fraction": float((colours.seen_by > 0).mean()),
         "removed": cleaning.removed(),
+        **changes,
         "field_evaluations": extraction.evaluations,
         "dense_evaluations": extraction.dense_evaluations,
         "cell_normalised": extraction.cell,
     }
     warnings = shape_warnings(shape, back_facing)
+    textured = None
+    if config.texture:
+        textured = texture_mesh(mesh, views, colours.rgb, tolerance, config.texture_size, progress)
+        figures["texture"] = textured.figures
     radius, centre = scale_mat[0, 0], scale_mat[:3, 3]
     world = trimesh.Trimesh(mesh.vertices * radius + centre, mesh.faces, process=False)
-    return Surface(world, colours, figures, warnings)
+    return Surface(world, colours, figures, warnings, textured)
+
+
+def _finish(
+    mesh: trimesh.Trimesh, config: MeshConfig, progress: Progress
+) -> tuple[trimesh.Trimesh, dict[str, Any]]:
+    """Holes and number of faces as asked for, and what that changed."""
+    changes: dict[str, Any] = {}
+    if config.fill_holes > 0:
+        mesh, filled = fill_holes(mesh, config.fill_holes)
+        changes["holes"] = asdict(filled)
+        progress.note(
+            f"holes: closed {filled.closed} of {filled.found} with {filled.faces_added} faces"
+        )
+    if config.simplify > 0:
+        before = len(mesh.faces)
+        mesh = simplify(mesh, config.simplify)
+        changes["simplified"] = {"faces_before": before, "faces_after": len(mesh.faces)}
+        progress.note(f"simplify: {before} → {len(mesh.faces)} faces")
+    return mesh, changes
 
 
 def _clean(

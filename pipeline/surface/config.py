@@ -35,6 +35,24 @@ class MeshConfig(StageConfig):
         0.01, ge=0.0, le=0.2, description="masks are widened by this share of the image width"
     )
     blended_views: int = Field(3, ge=1, le=16, description="photos blended for a vertex's colour")
+    simplify: int = Field(
+        0, ge=0, description="reduce the mesh to about this many faces; 0 keeps all"
+    )
+    fill_holes: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="close holes up to this wide, radii of the region; 0 leaves all open",
+    )
+    texture: bool = Field(
+        False, description="also a mesh with a texture from the photos (mesh_textured.glb)"
+    )
+    texture_size: int = Field(
+        4096, ge=256, le=16384, description="longest side of the texture, pixels"
+    )
+    obj: bool = Field(
+        False, description="also OBJ + MTL: with the texture where there is one, else with colours"
+    )
     device: str = Field(
         "auto",
         description="auto, cpu or cuda",

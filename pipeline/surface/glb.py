@@ -52,12 +52,6 @@ def save_glb(
         rgb: (V, 3) uint8 sRGB.
         up: (3,) direction in the vertices' frame.
     """
-    rotation = rotation_to_y_up(up)
-    turned = np.asarray(vertices) @ rotation.T
-    low, high = turned.min(axis=0), turned.max(axis=0)
-    node = np.eye(4)
-    node[:3, :3] = rotation
-    node[:3, 3] = [-(low[0] + high[0]) / 2, -low[1], -(low[2] + high[2]) / 2]
     rgba = np.concatenate([srgb_to_linear(rgb), np.ones((len(rgb), 1))], axis=1)
     arrays = [
         ("POSITION", np.asarray(vertices).astype("<f4"), _FLOAT, "VEC3"),
@@ -65,12 +59,62 @@ def save_glb(
         ("COLOR_0", np.round(rgba * 65535).astype("<u2"), _UINT16, "VEC4"),
         ("indices", np.asarray(faces).reshape(-1).astype("<u4"), _UINT32, "SCALAR"),
     ]
-    document, binary = _document(arrays, node)
+    document, binary = _document(arrays, _standing(vertices, up), "photo colours")
     _write(path, document, binary)
 
 
+def save_textured_glb(
+    path: Path,
+    vertices: NDArray,
+    normals: NDArray,
+    faces: NDArray,
+    uv: NDArray,
+    jpeg: bytes,
+    up: NDArray,
+) -> None:
+    """Write a mesh with its texture inside, upright as by `save_glb`.
+
+    Args:
+        vertices, normals: (V, 3); a vertex at a seam occurs once for each of its places.
+        faces: (F, 3).
+        uv: (V, 2) in [0, 1] from the picture's top left corner, as glTF has it.
+        jpeg: the picture as a JPEG file.
+        up: (3,) direction in the vertices' frame.
+    """
+    arrays = [
+        ("POSITION", np.asarray(vertices).astype("<f4"), _FLOAT, "VEC3"),
+        ("NORMAL", np.asarray(normals).astype("<f4"), _FLOAT, "VEC3"),
+        ("TEXCOORD_0", np.asarray(uv).astype("<f4"), _FLOAT, "VEC2"),
+        ("indices", np.asarray(faces).reshape(-1).astype("<u4"), _UINT32, "SCALAR"),
+    ]
+    document, binary = _document(arrays, _standing(vertices, up), "photo texture")
+    document["bufferViews"].append(
+        {"buffer": 0, "byteOffset": len(binary), "byteLength": len(jpeg)}
+    )
+    binary += jpeg
+    document["buffers"][0]["byteLength"] = len(binary)
+    document["images"] = [
+        {"bufferView": len(document["bufferViews"]) - 1, "mimeType": "image/jpeg"}
+    ]
+    document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
+    document["textures"] = [{"source": 0, "sampler": 0}]
+    document["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
+    _write(path, document, binary)
+
+
+def _standing(vertices: NDArray, up: NDArray) -> NDArray:
+    """Matrix (4, 4) that turns `up` to +Y and sets the mesh on the origin."""
+    rotation = rotation_to_y_up(up)
+    turned = np.asarray(vertices) @ rotation.T
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    node = np.eye(4)
+    node[:3, :3] = rotation
+    node[:3, 3] = [-(low[0] + high[0]) / 2, -low[1], -(low[2] + high[2]) / 2]
+    return node
+
+
 def _document(
-    arrays: list[tuple[str, NDArray, int, str]], node: NDArray
+    arrays: list[tuple[str, NDArray, int, str]], node: NDArray, material_name: str
 ) -> tuple[dict[str, Any], bytes]:
     views: list[dict[str, Any]] = []
     accessors: list[dict[str, Any]] = []
@@ -97,7 +141,7 @@ def _document(
         accessors.append(accessor)
         binary += content
     material = {
-        "name": "photo colours",
+        "name": material_name,
         "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
         "doubleSided": True,
     }

@@ -1,13 +1,17 @@
 """Writing a finished surface."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.surface.build import Surface
-from pipeline.surface.glb import save_glb
+from pipeline.surface.glb import save_glb, save_textured_glb
+from pipeline.surface.obj import save_obj
 
 
 def save_ply(path: Path, surface: Surface) -> None:
@@ -26,8 +30,13 @@ def save_ply(path: Path, surface: Surface) -> None:
     path.write_bytes(coloured.export(file_type="ply", vertex_normal=True, encoding="binary"))
 
 
-def save_surface(folder: Path, surface: Surface, up: NDArray) -> None:
-    """Write `mesh.ply` (world frame) and `mesh.glb` (turned so that `up` (3,) is +Y)."""
+def save_surface(folder: Path, surface: Surface, up: NDArray, with_obj: bool = False) -> None:
+    """Write the mesh in every form that was asked for.
+
+    `mesh.ply` (world frame); `mesh.glb` (turned so that `up` (3,) is +Y); where there is a texture,
+    `mesh_textured.glb`; with `with_obj`, `mesh.obj` + `mesh.mtl` (+ `mesh_texture.png`), world
+    frame.
+    """
     save_ply(folder / "mesh.ply", surface)
     mesh = surface.mesh
     save_glb(
@@ -38,6 +47,23 @@ def save_surface(folder: Path, surface: Surface, up: NDArray) -> None:
         surface.colours.rgb,
         up,
     )
+
+    textured = surface.textured
+    if textured is not None:
+        normals = np.asarray(mesh.vertex_normals)[textured.vertex]
+        points = mesh.vertices[textured.vertex]
+        jpeg = _encoded(textured.picture, "JPEG", quality=93, subsampling=0)
+        save_textured_glb(
+            folder / "mesh_textured.glb", points, normals, textured.faces, textured.uv, jpeg, up
+        )
+    if with_obj:
+        save_obj(folder / "mesh.obj", surface)
+
+
+def _encoded(picture: NDArray, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format=form, **options)
+    return buffer.getvalue()
 
 
 def mean_camera_up(c2w: NDArray) -> NDArray:
