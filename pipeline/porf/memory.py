@@ -80,7 +80,7 @@ def check_images_fit(
     limit = _IMAGES_SHARE * free
     if needed <= limit:
         return
-    fitting = int(max(size) * (limit / needed) ** 0.5)
+    fitting = int(max(size) * (limit / needed) ** 0.5) - 1  # sides are rounded to whole pixels
     raise InputError(
         f"{views} images of {size[0]}×{size[1]} pixels take {needed / 1e9:.1f} GB; {device} has "
         f"{free / 1e9:.1f} GB free",
