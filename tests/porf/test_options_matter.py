@@ -1,0 +1,90 @@
+"""Every option of first cameras, first surface and fast field changes what is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.porf.config import StereoConfig, TrainConfig
+from pipeline.porf.stereo import StereoViews, confirmed, stereo_views, sweep
+from pipeline.porf.trainer import train
+from pipeline.progress import NullProgress
+from tests.porf.tiny_case import TINY_OPTIONS, TinyCase, write_tiny_case
+
+STEREO = StereoConfig(depths=24, max_image_side=48, min_score=0.2, min_views=1, consistency=0.05)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
+    return write_tiny_case(tmp_path_factory.mktemp("case"))
+
+
+def _losses(tiny: TinyCase, folder: Path, section: str, changed: dict[str, Any]) -> list[float]:
+    base: dict[str, Any] = {**TINY_OPTIONS, "steps": 6, "log_every": 3, "rays": 48, "device": "cpu"}
+    base["epipolar"] = {"adjust_iterations": 2, "pairs_per_step": 4}
+    base["stereo"] = STEREO.model_dump()
+    base["grid"] = {**base["grid"], "anchor_steps": 2, "foreground_samples": 0}
+    base[section] = {**base[section], **changed}
+    result = train(tiny.case, TrainConfig.model_validate(base), folder / "out", folder / "work")
+    return [row[1] for row in result.history]
+
+
+@pytest.fixture(scope="module")
+def usual(tiny: TinyCase, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    return _losses(tiny, tmp_path_factory.mktemp("usual"), "grid", {})
+
+
+@pytest.mark.parametrize(
+    ("section", "changed"),
+    [
+        ("grid", {"roughness_weight": 0.5}),
+        ("grid", {"roughness_reach": 0.2}),
+        ("grid", {"anchor_weight": 0.0}),
+        ("grid", {"anchor_share": 0.2}),
+        ("grid", {"anchor_steps": 4}),
+        ("grid", {"foreground_samples": 2}),
+        ("grid", {"coarse_share": 1.0, "resolutions": [4, 8, 16]}),
+        ("grid", {"view_start": 1.0}),
+        ("epipolar", {"adjust_iterations": 0}),
+        ("stereo", {"views": 0}),
+        ("stereo", {"views": 4}),
+    ],
+)
+def test_training_feels_it(
+    tiny: TinyCase, tmp_path: Path, usual: list[float], section: str, changed: dict[str, Any]
+) -> None:
+    assert _losses(tiny, tmp_path, section, changed) != usual
+
+
+def _views(tiny: TinyCase) -> StereoViews:
+    images = torch.from_numpy(tiny.case.load_images())
+    cameras = tiny.case.cameras
+    return stereo_views(
+        images,
+        torch.from_numpy(cameras.K).float(),
+        torch.from_numpy(cameras.c2w_normalised).float(),
+        STEREO.max_image_side,
+    )
+
+
+@pytest.mark.parametrize("changed", [{"neighbours": 1}, {"depths": 12}, {"window": 3}])
+def test_the_sweep_feels_it(tiny: TinyCase, changed: dict[str, Any]) -> None:
+    views = _views(tiny)
+    usual = sweep(views, STEREO, NullProgress())
+    other = sweep(views, STEREO.model_copy(update=changed), NullProgress())
+    assert any(not torch.equal(a, b) for a, b in zip(usual.depth, other.depth, strict=True))
+
+
+@pytest.mark.parametrize("changed", [{"min_score": 0.9}, {"min_views": 2}, {"consistency": 0.001}])
+def test_stricter_stereo_keeps_less(tiny: TinyCase, changed: dict[str, Any]) -> None:
+    views = _views(tiny)
+    maps = sweep(views, STEREO, NullProgress())
+    usual = sum(int(kept.sum()) for kept in confirmed(views, maps, STEREO))
+    stricter = STEREO.model_copy(update=changed)
+    assert 0 <= sum(int(kept.sum()) for kept in confirmed(views, maps, stricter)) < usual
+
+
+def test_an_even_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="odd"):
+        StereoConfig(window=4)
