@@ -1,5 +1,6 @@
 """`porf run`: photos to a measured mesh."""
 
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,10 +28,12 @@ from flows.cli.arguments import (
 )
 from flows.cli.summary import print_results
 from flows.console import make_reporter
-from flows.listeners import reporting
+from flows.finished import finished_results
+from flows.listeners import RunReporter, reporting
 from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
 from flows.run_flow import run_flow
+from flows.server import home, running_server
 from flows.settings import changed_options, resolve
 from flows.stage_process import log_tail
 from pipeline.errors import PorfError
@@ -105,12 +108,22 @@ def execute(request: RunRequest, retry_command: str, verify: bool = False) -> No
     if expected:
         console.print(f"[dim]expected: {escape(expected.text())}[/]")
     with make_reporter(console) as reporter, reporting(reporter):
-        failure = run_flow(request)
+        failure = None if _all_is_there(request, reporter) else run_flow(request)
     if failure is None:
         print_results(folder)
         return
     print_failure(folder, failure, retry_command)
     raise typer.Exit(exit_code(failure))
+
+
+def _all_is_there(request: RunRequest, reporter: RunReporter) -> bool:
+    """Whether nothing is left to do; then no server is started only to write that down."""
+    if os.environ.get("PREFECT_API_URL") or running_server(home()):
+        return False
+    found = finished_results(request)
+    for stage in found or ():
+        reporter.stage_cached(stage)
+    return found is not None
 
 
 def drop_damaged(folder: CaseFolder) -> None:

@@ -1,10 +1,9 @@
 """How much there is to do: number and size of the photos, from their headers alone."""
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 IMAGE_FOLDERS = ("image", "images")
 """Where the photos lie beneath a case that was made elsewhere."""
@@ -39,8 +38,8 @@ def read_workload(paths: Mapping[str, Path]) -> Workload | None:
     megapixels = [width * height / 1e6 for width, height in sizes]
     return Workload(
         views=len(sizes),
-        megapixels=float(np.median(megapixels)),
-        longer_side_px=int(np.median([max(size) for size in sizes])),
+        megapixels=statistics.median(megapixels),
+        longer_side_px=int(statistics.median(max(size) for size in sizes)),
         largest_megapixels=max(megapixels),
     )
 
