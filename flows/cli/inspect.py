@@ -1,6 +1,5 @@
 """`porf status`, `porf explain`, `porf options`: looking without touching."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from flows.cli import console
 from flows.cli.arguments import DEFAULT, ConfigOption, OutArgument, SetOption, absolute
 from flows.console import duration
 from flows.plan import Choice, Prospect, external_files, look_ahead
+from flows.reference import markdown, meanings
 from flows.settings import (
     Settings,
     flat_options,
@@ -109,19 +109,25 @@ def explain(
 def options(
     stage: Annotated[str | None, typer.Argument(help="Only this stage.", metavar="[STAGE]")] = None,
     preset: Annotated[str, typer.Option("--preset", help="Values as in this preset.")] = DEFAULT,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="The whole reference as Markdown.")
+    ] = False,
 ) -> None:
     """List presets, and every option with its value and meaning."""
+    if as_markdown:
+        typer.echo(markdown(), nl=False)
+        return
     names = [find_stage(stage).name] if stage else list(STAGES)
     for name in preset_names():
         console.print(f"[bold]--preset {name:22}[/] {escape(preset_description(name))}")
     values, default = flat_options(resolve(preset)), flat_options(Settings())
-    meanings = _meanings()
+    told = meanings()
     for name in names:
         console.print(f"\n[bold]{name}[/] [dim]{escape(STAGES[name].description)}[/]")
         for option in (o for o in values if o.startswith(name + ".")):
             changed = "" if values[option] == default[option] else f" (default {default[option]})"
             line = f"  {option} = {values[option]}{changed}"
-            console.print(f"{escape(line)}\n      [dim]{escape(meanings.get(option, ''))}[/]")
+            console.print(f"{escape(line)}\n      [dim]{escape(told.get(option, ''))}[/]")
 
 
 def changed_settings(
@@ -151,33 +157,3 @@ def _prospects(folder: CaseFolder, record: RunRecord, settings: Any, deep: bool)
 def _latest(folder: CaseFolder, record: RunRecord, stage: str) -> Manifest | None:
     key = record.keys.get(stage)
     return folder.store.find(stage, key)[0] if key else None
-
-
-def _meanings() -> dict[str, str]:
-    schema = Settings.model_json_schema()
-    return dict(_described(schema, schema, ""))
-
-
-def _described(node: dict[str, Any], root: dict[str, Any], prefix: str) -> Any:
-    for name, field in node.get("properties", {}).items():
-        reference = field.get("$ref") or next(
-            (part["$ref"] for part in field.get("allOf", []) if "$ref" in part), None
-        )
-        target = root["$defs"][reference.rsplit("/", 1)[1]] if reference else field
-        if "properties" in target:
-            yield from _described(target, root, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.get("description", "") + _bounds(field)
-
-
-def _bounds(field: dict[str, Any]) -> str:
-    limits = {
-        "minimum": "≥",
-        "exclusiveMinimum": ">",
-        "maximum": "≤",
-        "exclusiveMaximum": "<",
-    }
-    found = [f"{sign} {field[name]}" for name, sign in limits.items() if name in field]
-    if "enum" in field:
-        found.append("one of " + ", ".join(json.dumps(v) for v in field["enum"]))
-    return f" [{', '.join(found)}]" if found else ""
