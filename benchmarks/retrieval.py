@@ -1,4 +1,4 @@
-"""How well `pipeline.sfm.retrieval` finds overlapping photos in a large unordered set, and how fast.
+"""How well and how fast `pipeline.sfm.retrieval` finds overlapping photos in a large set.
 
     python benchmarks/retrieval.py [PHOTOS]
 

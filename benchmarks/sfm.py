@@ -5,8 +5,8 @@
 DATA holds one folder a set: `photos/` (or the photos themselves), and where known `cameras.npz`
 with `image_names.json`. Plain pycolmap is what its documentation begins with: `extract_features`,
 `match_exhaustive`, `incremental_mapping`, default options but one camera where EXIF says so, and
-the CPU, on the same upright photos of the same size, the largest model. Both are timed one after the other in one
-process each; sets that are done already are not computed again.
+the CPU, on the same upright photos of the same size, the largest model. Both are timed one after
+the other; every set has a process of its own, and sets that are done are not computed again.
 """
 
 import argparse
