@@ -25,13 +25,9 @@ def roi(
     from pipeline.sfm.roi_picture import draw_roi, load_roi_scene  # noqa: PLC0415
 
     folder = absolute(out)
-    found = artifacts(folder)
-    if "scene" not in found:
-        raise InputError(
-            f"{folder} has no scene yet", hint="run `porf run PHOTOS -o OUT --to scene`"
-        )
-    facts = json.loads((found["scene"] / "scene.json").read_text(encoding="utf-8"))
-    scene = load_roi_scene(found["scene"], facts)
+    case = scene_folder(folder)
+    facts = json.loads((case / "scene.json").read_text(encoding="utf-8"))
+    scene = load_roi_scene(case, facts)
     target = absolute(picture) if picture else folder / "roi.png"
     try:
         draw_roi(target, scene)
@@ -40,6 +36,22 @@ def roi(
     for line in roi_lines(facts):
         console.print(escape(line))
     console.print(f"[green]✓[/] {escape(str(target))}")
+
+
+def scene_folder(folder: Path) -> Path:
+    """The scene of a run's output folder, or the folder itself if it is a scene.
+
+    Raises:
+        InputError: neither.
+    """
+    if (folder / "scene.json").is_file():
+        return folder
+    found = artifacts(folder)
+    if "scene" not in found:
+        raise InputError(
+            f"{folder} has no scene yet", hint="run `porf run PHOTOS -o OUT --to scene`"
+        )
+    return found["scene"]
 
 
 def roi_lines(facts: dict) -> list[str]:
