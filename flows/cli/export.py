@@ -95,7 +95,10 @@ def load_state(
     """The cameras of a run's output folder or of a case."""
     from pipeline.sfm import export  # noqa: PLC0415  (loads pycolmap)
 
-    if not CaseFolder(folder).exists():
+    run = CaseFolder(folder)
+    if not run.exists() or "case" in run.load_record().external:
+        if not undistorted:
+            raise InputError(f"{folder} comes from a case: it has undistorted views only")
         refined = (folder / export.REFINED_FILE).is_file()
         return export.state_of_case(folder, state or ("refined" if refined else "sfm"))
     found = artifacts(folder)
