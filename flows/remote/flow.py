@@ -1,12 +1,15 @@
 """The flow that workers run: one case, told in Prefect's log."""
 
 import logging
+import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
+from flows.alive import bury_dead
 from flows.console import duration
 from flows.listeners import reporting
 from flows.preflight.check import check_run
@@ -14,6 +17,7 @@ from flows.preflight.learn import learn_from
 from flows.reconstruct import reconstruct
 from flows.remote.case import Case
 from flows.request import open_run
+from flows.server import home, server_name
 from pipeline.text import visible
 
 
@@ -31,6 +35,8 @@ def reconstruct_case(case: Case) -> dict[str, str]:
     expected = check_run(request, folder, choice, external)
     if expected:
         log.info("expected: %s", expected.text())
+    with suppress(OSError, ValueError):
+        bury_dead(home(), server_name(), os.environ.get("PREFECT_API_URL", ""))
     began = datetime.now(UTC).replace(microsecond=0)
     with reporting(LogReporter(log)):
         keys: dict[str, str] = reconstruct.fn(request)  # its stages become tasks of this run

@@ -100,6 +100,23 @@ def test_a_batch_that_is_asked_to_stop_lets_its_runs_save(
     assert processes_naming(str(out)) == []
 
 
+def test_a_watched_case_that_fails_is_told_once(porf: Porf, tmp_path: Path) -> None:
+    case = tmp_path / "inbox" / "bad"
+    case.mkdir(parents=True)
+    for i in range(3):
+        (case / f"{i}.jpg").write_bytes(b"not a photo")
+    words = ["watch", tmp_path / "inbox", "-o", tmp_path / "out", "--once", "--quiet", "0s"]
+    first = porf(*words)
+    assert first.code == 0, first.text
+    assert "0 usable" in first.text or "no images" in first.text
+    record = BatchRecord.load(tmp_path / "out")
+    assert record
+    assert [run.status for run in record.runs] == ["failed"]
+    assert "no images" not in porf(*words).text  # nothing has changed since
+    (case / "3.jpg").write_bytes(b"nor this")
+    assert "3.jpg" in porf(*words).text
+
+
 def processes_naming(text: str) -> list[str]:
     """Command lines of living processes of ours that name a folder; waits a moment for none."""
     for _ in range(20):

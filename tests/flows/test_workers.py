@@ -1,11 +1,15 @@
 """A real server, deployments, and a real worker on a small case."""
 
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -83,14 +87,51 @@ def test_a_run_of_a_terminal_cannot_be_cancelled_from_elsewhere(
     assert "terminal" in refused.text
 
 
-@pytest.fixture
-def service(porf: Porf, tmp_path: Path) -> Iterator[Porf]:
-    """A server of its own, as `porf server` runs it, with a password."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A Postgres of its own; its address as SQLAlchemy writes it."""
+    if not (shutil.which("initdb") and shutil.which("postgres")):
+        pytest.skip("no Postgres here")
+    folder, port = Path(tempfile.mkdtemp(dir="/tmp")), free_port()
+    as_user = []
+    if os.geteuid() == 0:  # it refuses to run as root
+        shutil.chown(folder, "nobody")
+        as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    make = [*as_user, "initdb", "-D", str(folder / "data"), "-U", "prefect", "-A", "trust"]
+    subprocess.run(make, check=True, cwd="/", capture_output=True)
+    run = [*as_user, "postgres", "-D", str(folder / "data"), "-p", str(port), "-k", str(folder)]
+    server = subprocess.Popen(run, cwd="/", stderr=subprocess.DEVNULL)
+    try:
+        yield f"postgresql+asyncpg://prefect:unused@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def service(porf: Porf, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Porf]:
+    """A server of its own, as `porf server` runs it, with a password."""
+    with ExitStack() as stack:
+        database = {}
+        if request.param == "postgres":
+            url = stack.enter_context(postgres())
+            database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
+        yield stack.enter_context(running_service(porf, tmp_path, database))
+
+
+@contextmanager
+def running_service(porf: Porf, tmp_path: Path, more: dict[str, str]) -> Iterator[Porf]:
+    port = free_port()
     env = {
         **porf.env,
+        **more,
         "PORF_HOME": str(tmp_path / "home"),
         "PREFECT_SERVER_API_AUTH_STRING": "porf:secret",
         "PREFECT_API_AUTH_STRING": "porf:secret",
