@@ -25,14 +25,11 @@ class _Pass(NamedTuple):
     Attributes:
         inputs: what a layer multiplies (N, in), the last one included.
         slopes: derivatives of the activations (N, out).
-        behind: gradient of the distance by a layer's activated output (N, out); one row in the
-            last hidden layer.
-        before: the same by its output before activation.
+        before: gradient of the distance by a layer's output before activation (N, out).
     """
 
     inputs: list[Tensor]
     slopes: list[Tensor]
-    behind: list[Tensor]
     before: list[Tensor]
 
 
@@ -69,22 +66,19 @@ class SdfCore(torch.autograd.Function):
             inputs.append(value)
         output = torch.addmm(biases[-1], inputs[-1], weights[-1].t())
 
-        behind, before = [weights[-1][:1]], []
+        gradient, before = weights[-1][:1], []
         through_skip: Tensor | None = None
         for i in range(len(slopes) - 1, -1, -1):
-            before.append(behind[-1] * slopes[i])
+            before.append(gradient * slopes[i])
             gradient = before[-1] @ weights[i]
             if i == skip_layer:
                 gradient.mul_(_SKIP_SCALE)
                 through_skip = gradient[:, -width:]
                 gradient = gradient[:, :-width]
-            behind.append(gradient)
-        by_encoded = behind.pop()
-        if through_skip is not None:
-            by_encoded = by_encoded + through_skip
+        by_encoded = gradient if through_skip is None else gradient + through_skip
         ctx.skip_layer = skip_layer
         # Saved the official way, so that recomputing chunks in the backward pass frees them.
-        ctx.save_for_backward(*weights, *inputs, *slopes, *behind[::-1], *before[::-1])
+        ctx.save_for_backward(*weights, *inputs, *slopes, *before[::-1])
         return output, by_encoded
 
     @staticmethod
@@ -105,7 +99,7 @@ class SdfCore(torch.autograd.Function):
                 width = passed.inputs[0].shape[1]
                 by_encoded = by_hidden[:, -width:]
                 by_hidden = by_hidden[:, :-width]
-            by_a = extra[i].addcmul_(by_hidden, passed.slopes[i])
+            by_a = by_hidden.mul_(passed.slopes[i]).add_(extra[i], alpha=SOFTPLUS_BETA)
             by_weight = by_a.t() @ passed.inputs[i]
             by_weights.append(by_weight.addmm_(passed.before[i].t(), adjoints[i]))
             by_biases.append(by_a.sum(0))
@@ -123,8 +117,8 @@ class SdfCore(torch.autograd.Function):
 
 def _unpacked(saved: Sequence[Tensor]) -> tuple[Sequence[Tensor], _Pass]:
     """Weights, and what `forward` saved after them."""
-    layers = (len(saved) + 3) // 5  # all but the inputs' and weights' lists have one less
-    ends = [layers, 2 * layers, 3 * layers - 1, 4 * layers - 2]
+    layers = (len(saved) + 2) // 4  # one more weight and input than slopes and gradients
+    ends = [layers, 2 * layers, 3 * layers - 1]
     weights, *parts = (
         list(saved[begin:end]) for begin, end in zip([0, *ends], [*ends, len(saved)], strict=True)
     )
@@ -137,9 +131,9 @@ def _sweep_backward(
     """Backward of the reverse sweep, which runs forward through the layers.
 
     Returns:
-        By layer: what its weight was multiplied with (N, in), and the part of the gradient by its
-        output before activation that comes through the slope (N, out); last, the gradient by the
-        distance's row of the output layer (in,).
+        By layer: what its weight was multiplied with (N, in), and a hundredth of the gradient by
+        its output before activation that comes through the slope (N, out); last, the gradient by
+        the distance's row of the output layer (in,).
     """
     adjoints, extra = [], []
     adjoint = by_gradient
@@ -148,7 +142,7 @@ def _sweep_backward(
             adjoint = torch.cat([adjoint, by_gradient], dim=1).mul_(_SKIP_SCALE)
         adjoints.append(adjoint)
         by_before = adjoint @ weights[i].t()
-        through_slope = torch.rsub(slope, 1).mul_(slope).mul_(SOFTPLUS_BETA)
-        extra.append(through_slope.mul_(by_before).mul_(passed.behind[i]))
+        # The slope's derivative is 100 slope (1 - slope), and `before` has the slope in it already.
+        extra.append(torch.rsub(slope, 1).mul_(by_before).mul_(passed.before[i]))
         adjoint = by_before.mul_(slope)
     return adjoints, extra, adjoint.sum(0)
