@@ -129,6 +129,8 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
 def _damage(folder: Path, manifest: Manifest, deep: bool) -> str | None:
     for name, record in manifest.files.items():
         path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{MANIFEST} names a file outside its folder: {name}"
         if not path.is_file():
             return f"{name} was deleted"
         if path.stat().st_size != record.size:

@@ -76,3 +76,13 @@ def test_abandoned_work_and_remains_of_kills_are_found(tmp_path: Path) -> None:
     free(store, found)
     assert not work.exists()
     assert [p.name for p in (tmp_path / "store" / "mesh").iterdir()] == [made.key]
+
+
+def test_a_clock_that_jumped_frees_nothing_too_early(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old, middle, young = three(store)
+    aged(store, young, -400)  # published while the clock was a year ahead
+    found = removables(store, (), older_than=timedelta(days=15), now=NOW)
+    assert keys(found) == [old.key, middle.key]
+    back = removables(store, (), older_than=timedelta(days=15), now=NOW - timedelta(days=3650))
+    assert back == []
