@@ -18,7 +18,8 @@ from pipeline.porf.epipolar import MatchTable, fundamental_matrices
 from pipeline.porf.so3 import so3_exp
 
 _CAUCHY_PX = 1.0
-_FAR_PX = 20.0
+_NARROWING = 3.0
+_FAR = 20.0  # widths of the loss
 _MIN_LINE_NORM_SQUARED = 1e-12
 _CHUNK = 65_536
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-9, 1e6
@@ -26,9 +27,9 @@ _WEAK_DAMPING = 1e-7
 _ENOUGH = 1e-5
 """Relative gain of an iteration below which the adjustment ends."""
 _POSE, _CAMERA = 6, 3
-_FOCAL_PRIOR, _CENTRE_PRIOR = 0.1, 0.1
+_PRIOR = (0.1, 0.1, 0.1)
 """Standard deviations of the calibration's change: logarithm of the focal length, and the principal
-point as a share of the focal length."""
+point's x and y as shares of the focal length."""
 
 
 @dataclass(frozen=True)
@@ -55,44 +56,82 @@ def adjust(
 ) -> Adjusted:
     """Minimise the epipolar distances of all matches over the poses, on the CPU in float64.
 
-    The result's frame is the one in which the poses changed least; align it where scale matters.
+    The Cauchy loss starts as wide as the given cameras are wrong and narrows to one pixel: a narrow
+    one would take what bad cameras misplace for wrong matches.
 
     Args:
         c2w: (V, 4, 4) starting poses.
         K: (V, 3, 3) intrinsics of the matches' pixels.
         calibrate: also change focal length and principal point, by the same share and shift for all
             views, held near the given ones by a weak prior.
+        iterations: at most, for each width of the loss.
     """
     table = _on_cpu(table)
-    poses, intrinsics = c2w.double().cpu(), K.double().cpu()
-    change = torch.zeros(_CAMERA, dtype=torch.float64)
-    given = intrinsics
-    cost = before = _cost(table, poses, intrinsics) + _prior(change, table.num_matches)
-    damping, accepted = _FIRST_DAMPING, 0
-    for _ in range(iterations):
-        H, g = _normal_equations(table, poses, intrinsics, change, calibrate)
-        improved = False
-        while not improved and damping <= _MOST_DAMPING:
-            scale = H.diagonal().clamp(min=1e-9 * float(H.diagonal().max()))
-            step = torch.linalg.solve(H + damping * torch.diag(scale), -g)
-            new_poses = _moved(poses, step[: _POSE * len(poses)].view(-1, _POSE))
-            new_change = change + step[_POSE * len(poses) :] if calibrate else change
-            new_intrinsics = _recalibrated(given, new_change)
-            new_cost = _cost(table, new_poses, new_intrinsics) + _prior(
-                new_change, table.num_matches
-            )
-            improved = new_cost < cost
-            damping = damping * 0.1 if improved else damping * 5
-        if not improved:
-            break
+    state = _State(c2w.double().cpu(), K.double().cpu(), torch.zeros(_CAMERA).double())
+    given = state.K
+    before = _cost(table, state, _CAUCHY_PX)
+    accepted = 0
+    for width_px in _widths(table, state):
+        state, done = _descend(table, state, given, calibrate, width_px, iterations)
+        accepted += done
+    return Adjusted(state.c2w, state.K, before, _cost(table, state, _CAUCHY_PX), accepted)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Poses (V, 4, 4), intrinsics (V, 3, 3), and the calibration's change (3,) that led to them."""
+
+    c2w: Tensor
+    K: Tensor
+    change: Tensor
+
+
+def _widths(table: MatchTable, state: _State) -> list[float]:
+    """Widths of the loss in pixels, from the median distance down to `_CAUCHY_PX`."""
+    F = fundamental_matrices(table.pair_ref, table.pair_src, state.c2w, state.K)
+    parts = [_distances(table, F, rows)[0].abs() for rows in _chunks(table.num_matches)]
+    widths = [max(_CAUCHY_PX, float(torch.cat(parts).median()))]
+    while widths[-1] > _CAUCHY_PX:
+        widths.append(max(_CAUCHY_PX, widths[-1] / _NARROWING))
+    return widths
+
+
+def _descend(
+    table: MatchTable,
+    state: _State,
+    given: Tensor,
+    calibrate: bool,
+    width_px: float,
+    iterations: int,
+) -> tuple[_State, int]:
+    """Levenberg's steps at one width of the loss; the last state and their number."""
+    damping, cost = _FIRST_DAMPING, _cost(table, state, width_px)
+    for accepted in range(iterations):
+        H, g = _normal_equations(table, state, calibrate, width_px)
+        diagonal = H.diagonal().clamp(min=1e-9 * float(H.diagonal().max()))
+        while True:
+            step = torch.linalg.solve(H + damping * torch.diag(diagonal), -g)
+            moved = _stepped(state, step, given, calibrate)
+            new_cost = _cost(table, moved, width_px)
+            if new_cost < cost:
+                break
+            damping *= 5
+            if damping > _MOST_DAMPING:
+                return state, accepted
+        damping = max(damping * 0.1, _LEAST_DAMPING)
         gain = (cost - new_cost) / cost
-        poses, intrinsics, change, cost = new_poses, new_intrinsics, new_change, new_cost
-        damping = max(damping, _LEAST_DAMPING)
-        accepted += 1
+        state, cost = moved, new_cost
         # Little gain under strong damping may only mean short steps along a flat valley.
         if gain < _ENOUGH and damping <= _WEAK_DAMPING:
-            break
-    return Adjusted(poses, intrinsics, before, cost, accepted)
+            return state, accepted + 1
+    return state, iterations
+
+
+def _stepped(state: _State, step: Tensor, given: Tensor, calibrate: bool) -> _State:
+    poses = _POSE * len(state.c2w)
+    change = state.change + step[poses:] if calibrate else state.change
+    moved = _moved(state.c2w, step[:poses].view(-1, _POSE))
+    return _State(moved, _recalibrated(given, change), change)
 
 
 def _on_cpu(table: MatchTable) -> MatchTable:
@@ -100,9 +139,8 @@ def _on_cpu(table: MatchTable) -> MatchTable:
     return MatchTable(**{**moved, "points_px": moved["points_px"].double()})
 
 
-def _prior(change: Tensor, matches: int) -> float:
-    deviations = torch.tensor([_FOCAL_PRIOR, _CENTRE_PRIOR, _CENTRE_PRIOR], dtype=change.dtype)
-    return float(((change / deviations) ** 2).sum()) / max(1, matches)
+def _prior(change: Tensor) -> float:
+    return float(((change / torch.tensor(_PRIOR, dtype=change.dtype)) ** 2).sum())
 
 
 def _recalibrated(K: Tensor, change: Tensor) -> Tensor:
@@ -150,37 +188,36 @@ def _chunks(count: int) -> list[slice]:
     return [slice(begin, begin + _CHUNK) for begin in range(0, count, _CHUNK)]
 
 
-def _cost(table: MatchTable, c2w: Tensor, K: Tensor) -> float:
-    """Mean Cauchy loss, squared pixels; distances are cut off far away."""
-    F = fundamental_matrices(table.pair_ref, table.pair_src, c2w, K)
-    total = 0.0
+def _cost(table: MatchTable, state: _State, width_px: float) -> float:
+    """Mean Cauchy loss and prior, squared pixels; distances are cut off far away."""
+    F = fundamental_matrices(table.pair_ref, table.pair_src, state.c2w, state.K)
+    total, far = 0.0, _FAR * width_px
     for rows in _chunks(table.num_matches):
         distance, _ = _distances(table, F, rows)
-        total += float(torch.log1p((distance.clamp(-_FAR_PX, _FAR_PX) / _CAUCHY_PX) ** 2).sum())
-    return _CAUCHY_PX**2 * total / max(1, table.num_matches)
+        total += float(torch.log1p((distance.clamp(-far, far) / width_px) ** 2).sum())
+    return (width_px**2 * total + _prior(state.change)) / max(1, table.num_matches)
 
 
 def _normal_equations(
-    table: MatchTable, c2w: Tensor, K: Tensor, change: Tensor, calibrate: bool
+    table: MatchTable, state: _State, calibrate: bool, width_px: float
 ) -> tuple[Tensor, Tensor]:
     """Gauss-Newton's H (N, N) and gradient g (N,) over 6 numbers a view, then 3 of calibration."""
-    F = fundamental_matrices(table.pair_ref, table.pair_src, c2w, K)
-    pairs = table.num_pairs
-    A = torch.zeros(pairs, 81, dtype=F.dtype)
-    b = torch.zeros(pairs, 9, dtype=F.dtype)
+    F = fundamental_matrices(table.pair_ref, table.pair_src, state.c2w, state.K)
+    A = F.new_zeros(table.num_pairs, 81)
+    b = F.new_zeros(table.num_pairs, 9)
     for rows in _chunks(table.num_matches):
         distance, slope = _distances(table, F, rows)
-        weight = 1 / (1 + (distance / _CAUCHY_PX) ** 2)
-        weight = torch.where(distance.abs() < _FAR_PX, weight, torch.zeros_like(weight))
+        weight = 1 / (1 + (distance / width_px) ** 2)
+        weight = weight * (distance.abs() < _FAR * width_px)
         weighted = slope * weight[:, None]
         owner = table.pair_of_match[rows]
         A.index_add_(0, owner, (weighted[:, :, None] * slope[:, None, :]).reshape(-1, 81))
         b.index_add_(0, owner, weighted * distance[:, None])
-    J = _pair_jacobians(table, c2w, K)  # (P, 9, 15)
+    J = _pair_jacobians(table, state.c2w, state.K)  # (P, 9, 15)
     count = max(1, table.num_matches)
     H_pair = J.transpose(1, 2) @ A.view(-1, 9, 9) @ J / count
     g_pair = (J.transpose(1, 2) @ b[..., None])[..., 0] / count
-    return _assembled(table, H_pair, g_pair, len(c2w), change, calibrate)
+    return _assembled(table, H_pair, g_pair, state, calibrate)
 
 
 def _pair_jacobians(table: MatchTable, c2w: Tensor, K: Tensor) -> Tensor:
@@ -200,22 +237,21 @@ def _pair_jacobians(table: MatchTable, c2w: Tensor, K: Tensor) -> Tensor:
 
 
 def _assembled(
-    table: MatchTable, H_pair: Tensor, g_pair: Tensor, views: int, change: Tensor, calibrate: bool
+    table: MatchTable, H_pair: Tensor, g_pair: Tensor, state: _State, calibrate: bool
 ) -> tuple[Tensor, Tensor]:
+    views = len(state.c2w)
     total = _POSE * views + _CAMERA
     offsets = torch.arange(_POSE)
     own = [table.pair_ref[:, None] * _POSE + offsets, table.pair_src[:, None] * _POSE + offsets]
     shared = (_POSE * views + torch.arange(_CAMERA)).expand(table.num_pairs, _CAMERA)
     index = torch.cat([*own, shared], dim=1)
     cells = index[:, :, None] * total + index[:, None, :]
-    H = torch.zeros(total * total, dtype=H_pair.dtype)
+    H = H_pair.new_zeros(total * total)
     H = H.index_add(0, cells.reshape(-1), H_pair.reshape(-1)).view(total, total)
-    g = torch.zeros(total, dtype=g_pair.dtype)
-    g = g.index_add(0, index.reshape(-1), g_pair.reshape(-1))
+    g = g_pair.new_zeros(total).index_add(0, index.reshape(-1), g_pair.reshape(-1))
     if not calibrate:
         return H[:-_CAMERA, :-_CAMERA], g[:-_CAMERA]
-    deviations = torch.tensor([_FOCAL_PRIOR, _CENTRE_PRIOR, _CENTRE_PRIOR], dtype=H.dtype)
-    information = 1 / deviations**2 / max(1, table.num_matches)
+    information = 1 / torch.tensor(_PRIOR, dtype=H.dtype) ** 2 / max(1, table.num_matches)
     H[-_CAMERA:, -_CAMERA:] += torch.diag(information)
-    g[-_CAMERA:] += information * change
+    g[-_CAMERA:] += information * state.change
     return H, g
