@@ -27,11 +27,15 @@ def check_photos(external: Mapping[str, Path], config: IngestConfig) -> None:
 
 
 def check_cameras(external: Mapping[str, Path], config: SfmConfig) -> None:
-    """Refuse cameras that cannot be read, or cannot be.
+    """Refuse cameras that cannot be, and learned matchers that are not there.
 
     Raises:
         InputError: says which.
     """
+    if (config.features, config.matcher) != ("sift", "brute_force"):
+        from pipeline.sfm.matching import require_matcher  # noqa: PLC0415  (loads pycolmap)
+
+        require_matcher(config)
     if "cameras" not in external:
         return
     from pipeline.formats.camera_source import load_cameras  # noqa: PLC0415  (loads pycolmap)

@@ -78,6 +78,14 @@ class SfmConfig(StageConfig):
     max_features: int = Field(
         8192, ge=256, le=65536, description="SIFT features kept a photo, the largest ones"
     )
+    features: Literal["sift", "aliked"] = Field(
+        "sift", description="kind of features; aliked needs a pycolmap with ONNX and its model file"
+    )
+    matcher: Literal["brute_force", "lightglue"] = Field(
+        "brute_force",
+        description="how features are matched; lightglue needs a pycolmap with ONNX and its model"
+        " file",
+    )
     use_masks: bool | Literal["auto"] = Field(
         "auto",
         description="take features inside the masks only, where masks were given; auto: unless the"

@@ -21,7 +21,7 @@ class Features:
 
     Attributes:
         keypoints: (F, 4) float32 x, y, scale, orientation; pixels in COLMAP's convention.
-        descriptors: (F, 128) uint8.
+        descriptors: (F, D) uint8: 128 numbers of SIFT, or the bytes of float32 numbers.
     """
 
     keypoints: NDArray[np.float32]
@@ -46,11 +46,12 @@ def extract_features(
         Number of features by file name.
     """
     local = threading.local()
+    in_colour = extraction_options(config).requires_rgb()
 
     def extract(photo: PhotoRecord) -> Features:
         if not hasattr(local, "extractor"):
             local.extractor = _extractor(config)
-        return _extract_one(local.extractor, ingest_dir, photo, masked)
+        return _extract_one(local.extractor, ingest_dir, photo, masked, in_colour)
 
     counts = {}
     with (
@@ -65,7 +66,7 @@ def extract_features(
         for done, photo in enumerate(photos, start=1):
             name = file_name(photo)
             if name in missing:
-                _write(database, image_ids[name], missing.pop(name).result())
+                _write(database, image_ids[name], missing.pop(name).result(), config)
             counts[name] = database.num_keypoints_for_image(image_ids[name])
             progress.advance("features", done, len(photos), features=counts[name])
     return counts
@@ -76,20 +77,32 @@ def file_name(photo: PhotoRecord) -> str:
     return Path(photo.file or "").name
 
 
-def _extractor(config: SfmConfig) -> pycolmap.FeatureExtractor:
+def extraction_options(config: SfmConfig) -> pycolmap.FeatureExtractionOptions:
+    """COLMAP's options for the features asked for."""
     options = pycolmap.FeatureExtractionOptions()
     options.num_threads = 1
     options.use_gpu = False
-    options.sift.max_num_features = config.max_features
-    return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
+    if config.features == "aliked":
+        options.type = pycolmap.FeatureExtractorType.ALIKED_N16ROT
+    else:
+        options.sift.max_num_features = config.max_features
+    return options
+
+
+def _extractor(config: SfmConfig) -> pycolmap.FeatureExtractor:
+    return pycolmap.FeatureExtractor.create(extraction_options(config), pycolmap.Device.cpu)
 
 
 def _extract_one(
-    extractor: pycolmap.FeatureExtractor, ingest_dir: Path, photo: PhotoRecord, masked: bool
+    extractor: pycolmap.FeatureExtractor,
+    ingest_dir: Path,
+    photo: PhotoRecord,
+    masked: bool,
+    in_colour: bool = False,
 ) -> Features:
     with Image.open(ingest_dir / str(photo.file)) as image:
         bitmap = pycolmap.Bitmap.from_array(np.asarray(image.convert("RGB")))
-    keypoints, descriptors = extractor.extract(bitmap.clone_as_grey())
+    keypoints, descriptors = extractor.extract(bitmap if in_colour else bitmap.clone_as_grey())
     xyso = pycolmap.keypoints_to_matrix(keypoints)
     described = np.asarray(descriptors.data)
     if masked and photo.mask is not None:
@@ -103,9 +116,11 @@ def _extract_one(
     return Features(xyso, described)
 
 
-def _write(database: pycolmap.Database, image_id: int, features: Features) -> None:
+def _write(
+    database: pycolmap.Database, image_id: int, features: Features, config: SfmConfig
+) -> None:
     descriptors = pycolmap.FeatureDescriptors()
-    descriptors.type = pycolmap.FeatureExtractorType.SIFT
+    descriptors.type = extraction_options(config).type
     descriptors.data = features.descriptors
     if not database.exists_keypoints(image_id):
         database.write_keypoints(image_id, features.keypoints)

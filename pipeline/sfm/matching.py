@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pycolmap
 
+from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sfm.config import SfmConfig
+from pipeline.sfm.features import extraction_options
 from pipeline.sfm.pairs import Pair, tile_of
 
 
@@ -33,7 +35,7 @@ def match_pairs(
         list_path.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in block))
         pycolmap.match_image_pairs(
             str(database_path),
-            matching_options=_matching(config),
+            matching_options=matching_options(config),
             pairing_options=pairing,
             verification_options=_verification(config, seed),
             device=pycolmap.Device.cpu,
@@ -43,11 +45,34 @@ def match_pairs(
     list_path.unlink(missing_ok=True)
 
 
-def _matching(config: SfmConfig) -> pycolmap.FeatureMatchingOptions:
+def matching_options(config: SfmConfig) -> pycolmap.FeatureMatchingOptions:
+    """COLMAP's options for the matcher asked for."""
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads = config.threads
     options.use_gpu = False
+    name = f"{config.features}_{config.matcher.replace('_', '')}".upper()
+    options.type = getattr(pycolmap.FeatureMatcherType, name)
     return options
+
+
+def require_matcher(config: SfmConfig) -> None:
+    """Refuse learned features and matchers that this installation cannot run.
+
+    Raises:
+        InputError: pycolmap was built without ONNX, or a model file is missing.
+    """
+    if (config.features, config.matcher) == ("sift", "brute_force"):
+        return
+    try:
+        pycolmap.FeatureExtractor.create(extraction_options(config), pycolmap.Device.cpu)
+        pycolmap.FeatureMatcher.create(matching_options(config), pycolmap.Device.cpu)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"sfm.features={config.features} with sfm.matcher={config.matcher} cannot run here:"
+            f" {error}",
+            hint="install a pycolmap that was built with ONNX and give it the model files, or use"
+            " sift and brute_force",
+        ) from error
 
 
 def _verification(config: SfmConfig, seed: int) -> pycolmap.TwoViewGeometryOptions:

@@ -46,10 +46,13 @@ def sparse_pairs(
     return _tiled(pairs)
 
 
-def _descriptors(database: pycolmap.Database, image_id: int) -> NDArray[np.uint8]:
+def _descriptors(database: pycolmap.Database, image_id: int) -> NDArray:
     if not database.exists_descriptors(image_id):
         return np.zeros((0, 128), dtype=np.uint8)
-    return np.asarray(database.read_descriptors(image_id).data)
+    stored = database.read_descriptors(image_id)
+    if stored.type != pycolmap.FeatureExtractorType.SIFT:
+        return np.ascontiguousarray(stored.data).view(np.float32)
+    return np.asarray(stored.data)
 
 
 def _tiled(pairs: set[Pair]) -> list[Pair]:

@@ -26,7 +26,7 @@ from pipeline.sfm.given import (
     triangulate_given,
 )
 from pipeline.sfm.mapping import Mapping, map_incrementally
-from pipeline.sfm.matching import match_pairs
+from pipeline.sfm.matching import match_pairs, require_matcher
 from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
 from pipeline.sfm.report import FEW_FEATURES, build_report, is_contradicted, unregistered
 from pipeline.sfm.resolve import resolve_lookalikes
@@ -93,6 +93,7 @@ def reconstruct(
             do not fit them.
     """
     quiet()
+    require_matcher(config)
     pycolmap.set_random_seed(seed)
     ingest = load_ingest(ingest_dir / "ingest.json")
     given = assign_cameras(load_cameras(cameras), ingest, config) if cameras else None

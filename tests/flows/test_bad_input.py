@@ -83,6 +83,9 @@ def test_photos_that_do_not_overlap(porf: Porf, tmp_path: Path) -> None:
         (["--force", "nothing"], "unknown stage"),
         (["--config", "absent.yaml"], "absent.yaml"),
         (["--masks", "absent"], "absent"),
+        (["--cameras", "absent"], "the cameras"),
+        (["--cameras", "/usr"], "no cameras recognised"),
+        (["--roi", "1,2,3"], "expected x,y,z,radius"),
     ],
 )
 def test_unknown_names(
