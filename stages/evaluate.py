@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.formats.case import common_size, sorted_images
@@ -14,20 +15,22 @@ from pipeline.formats.idr import IdrCameras, load_idr_cameras
 from pipeline.formats.matches import load_matches
 from pipeline.formats.views import ViewRecord, load_views, registered_names
 from pipeline.imaging.records import IngestRecord, load_ingest
+from pipeline.metrics.alignment import Alignment
 from pipeline.metrics.config import EvaluateConfig
 from pipeline.metrics.evaluation import (
     Findings,
-    describe_alignment,
+    camera_alignments,
     frames_of,
     measure_heldout,
     measure_heldout_pixels,
     measure_poses,
     measure_renders,
+    measure_reprojection,
     measure_surface,
+    measure_surface_itself,
     surface_protocol,
     truth_unit,
 )
-from pipeline.metrics.poses import PoseErrors
 from pipeline.metrics.surface import Viewers
 from pipeline.metrics.truth import (
     Assignment,
@@ -44,7 +47,10 @@ from stages.base import StageContext
 
 
 def run(ctx: StageContext) -> Verdict:
-    """Write `metrics.json` and `renders/<index>_{photo,render,normal,error}.png`."""
+    """Write `metrics.json` and `renders/<index>_{photo,render,normal,error}.png`.
+
+    With a true mesh also `surface_error.npz`: how far each vertex of the mesh is from it.
+    """
     config: EvaluateConfig = ctx.config
     scene_dir, train_dir = ctx.inputs["scene"], ctx.inputs["train"]
     views = load_views(scene_dir / "views.json")
@@ -63,6 +69,15 @@ def run(ctx: StageContext) -> Verdict:
     model = load_trained(train_dir, device=config.device)
     images = sorted_images(scene_dir / "image")
     masks = sorted_images(scene_dir / "mask") if (scene_dir / "mask").is_dir() else None
+    measure_reprojection(findings, matches, estimates)
+    measure_surface_itself(
+        findings,
+        load_mesh(ctx.inputs["mesh"] / "mesh.ply"),
+        estimates["refined"],
+        common_size(images[:1]),
+        _sparse_points(scene_dir),
+        masks,
+    )
     measure_renders(findings, model, images, masks, config, ctx.out / "renders", ctx.progress)
     measure_heldout_pixels(findings, figures)
     write_json(ctx.out / "metrics.json", findings.as_json(names))
@@ -80,15 +95,16 @@ def _measure_against_truth(
     config: EvaluateConfig = ctx.config
     truth, true_mesh = _true_cameras(ctx.external), _true_mesh(ctx.external)
     unit = truth_unit(truth, config)
-    errors: PoseErrors | None = None
+    alignments: dict[str, Alignment] | None = None
     viewers: Viewers | None = None
     if truth is not None:
         ingest = _ingest(ctx)
         assignment = assign_truth(
             truth, _photo_names(views, ingest, len(truth.cameras)), registered_names(views)
         )
-        errors = measure_poses(findings, truth, assignment, estimates, unit)["refined"]
-        findings.alignment = describe_alignment(errors)
+        measure_poses(findings, truth, assignment, estimates, unit)
+        alignments = camera_alignments(findings, truth, assignment, estimates["refined"])
+        findings.alignment = alignments["centres"].as_json()
         viewers = _viewers(ctx, truth, assignment, registered_names(views), ingest)
     if true_mesh is not None:
         predicted = load_mesh(ctx.inputs["mesh"] / "mesh.ply")
@@ -97,10 +113,12 @@ def _measure_against_truth(
             predicted,
             true_mesh,
             viewers,
-            errors,
+            alignments,
+            config,
             unit,
             surface_protocol(config),
             ctx.progress,
+            ctx.out,
         )
     if truth is None and true_mesh is None:
         findings.notes.append("no ground truth was given: measures that need none only")
@@ -156,6 +174,16 @@ def _viewers(
 def _train_figures(train_dir: Path) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads((train_dir / "train.json").read_bytes())["figures"]
     return figures
+
+
+def _sparse_points(scene_dir: Path) -> NDArray:
+    """Triangulated points (P, 3), world frame; none in a case from elsewhere."""
+    path = scene_dir / "sparse.npz"
+    if not path.exists():
+        return np.zeros((0, 3))
+    with np.load(path) as sparse:
+        points: NDArray = sparse["points"]
+    return points
 
 
 def _check_counts(names: list[str], estimates: dict[str, IdrCameras]) -> None:

@@ -159,6 +159,6 @@ def check_frames_fit(points: NDArray, reference: NDArray, what: str) -> None:
 def unit_guess(ratio: float) -> str:
     """What a ratio of two sizes says about their units; empty if nothing."""
     for factor, units in ((1000.0, "metres and millimetres"), (100.0, "metres and centimetres")):
-        if 0.45 < ratio / factor < 2.2 or 0.45 < ratio * factor < 2.2:
+        if 0.4 < ratio / factor < 2.5 or 0.4 < ratio * factor < 2.5:
             return f" (a factor of about {factor:.0f}: {units}?)"
     return ""

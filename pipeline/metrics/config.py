@@ -27,6 +27,11 @@ class EvaluateConfig(StageConfig):
     margin_px: float = Field(
         2.0, ge=0, le=50, description="rays nearer to the object's outline do not count, in pixels"
     )
+    alignment: Literal["centres", "poses", "icp", "none"] = Field(
+        "centres",
+        description="how the mesh is laid onto the true one: by camera centres, by camera "
+        "rotations and centres, by centres and then ICP, or not at all",
+    )
     unit: str | None = Field(
         None, max_length=20, description="unit of the ground truth, where its file names none"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
@@ -11,21 +11,34 @@ from numpy.typing import NDArray
 
 from pipeline.formats.idr import IdrCameras
 from pipeline.formats.matches import ViewMatches
-from pipeline.geometry.similarity import Similarity
+from pipeline.metrics.alignment import NOT_ALIGNED, Alignment, align_cameras, align_surfaces
 from pipeline.metrics.config import EvaluateConfig
+from pipeline.metrics.distance import sample_surface
+from pipeline.metrics.error_map import FILE, save_errors, vertex_errors
 from pipeline.metrics.heldout import heldout_epipolar
-from pipeline.metrics.poses import PoseErrors, Summary, compare_poses
+from pipeline.metrics.poses import PoseErrors, compare_poses
 from pipeline.metrics.renders import RenderedView, Renderer, render_view, spread_views
-from pipeline.metrics.surface import SurfaceErrors, SurfaceProtocol, Viewers, compare_surfaces
+from pipeline.metrics.selfcheck import check_surface
+from pipeline.metrics.surface import (
+    ObjectSphere,
+    SurfaceErrors,
+    SurfaceProtocol,
+    Viewers,
+    compare_surfaces,
+)
 from pipeline.metrics.table import (
+    BY_ROTATIONS,
     UMEYAMA,
     Metric,
     epipolar_metrics,
     heldout_pixels_metric,
     image_metrics,
     pose_metrics,
+    reprojection_metrics,
+    selfcheck_metrics,
     surface_metrics,
 )
+from pipeline.metrics.tracks import join_tracks, reprojection_errors_px
 from pipeline.metrics.truth import UNKNOWN_UNIT, Assignment, TrueCameras
 from pipeline.progress import Progress
 
@@ -33,6 +46,15 @@ GROSS_ROTATION_DEG = 5.0
 GROSS_CAPPED_SHARE = 0.1
 LINE_LIKE = 0.01
 NOTABLY_WORSE = 1.1
+ICP_SPACING = 0.02
+"""Surfaces are sampled this densely for ICP, in radii of the true object."""
+
+STATED = {
+    "none": "no alignment: meshes compared as they lie",
+    "centres": f"mesh moved with the refined {UMEYAMA}",
+    "poses": f"mesh moved with the refined {BY_ROTATIONS}",
+    "icp": "mesh moved with the refined cameras' similarity, then by ICP with scale",
+}
 
 
 @dataclass
@@ -44,7 +66,9 @@ class Findings:
         notes: what one must know to read the numbers right.
         warnings: what a user should look at.
         per_view: view index → named numbers.
-        alignment: the similarity used, as plain data; None without truth.
+        alignment: the similarity that carried the mesh over, or the one of the centres where no
+            mesh was compared, as plain data; None without truth.
+        alignments: the cameras' similarity by each method, as plain data.
         figures: the few numbers of the verdict.
     """
 
@@ -53,6 +77,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     per_view: dict[int, dict[str, float]] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
+    alignments: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
     def add_view(self, index: int, **figures: float) -> None:
@@ -64,6 +89,7 @@ class Findings:
         return {
             "metrics": [metric.as_json() for metric in self.metrics],
             "alignment": self.alignment,
+            "alignments": self.alignments,
             "notes": self.notes,
             "per_view": [
                 {"index": index, "name": names[index], **self.per_view[index]}
@@ -139,19 +165,15 @@ def _line_likeness(centres: NDArray) -> float:
     return float(spread[1] / spread[0])
 
 
-def describe_alignment(errors: PoseErrors) -> dict[str, Any]:
-    """The similarity from the world frame to the truth's as plain data."""
-    alignment = errors.alignment
-    return {
-        "method": f"refined {UMEYAMA}",
-        "from": "world",
-        "to": "truth",
-        "scale": alignment.scale,
-        "rotation": alignment.rotation.tolist(),
-        "translation": alignment.translation.tolist(),
-        "views": len(errors.translation),
-        "residual_rmse": Summary.of(errors.translation).rmse,
-    }
+def camera_alignments(
+    findings: Findings, truth: TrueCameras, assignment: Assignment, refined: IdrCameras
+) -> dict[str, Alignment]:
+    """Lay the refined cameras onto the true ones in each way, and keep all of them."""
+    estimate, true = refined.c2w[assignment.views], truth.cameras.c2w[assignment.truths]
+    methods: tuple[Literal["centres", "poses"], ...] = ("centres", "poses")
+    found: dict[str, Alignment] = {m: align_cameras(estimate, true, m) for m in methods}
+    findings.alignments = {name: alignment.as_json() for name, alignment in found.items()}
+    return {"none": NOT_ALIGNED, **found}
 
 
 def frames_of(cameras: IdrCameras, sizes_px: NDArray) -> NDArray:
@@ -170,29 +192,31 @@ def measure_surface(
     predicted: trimesh.Trimesh,
     true: trimesh.Trimesh,
     viewers: Viewers | None,
-    errors: PoseErrors | None,
+    alignments: dict[str, Alignment] | None,
+    config: EvaluateConfig,
     unit: str,
     protocol: SurfaceProtocol,
     progress: Progress,
+    out: Path,
 ) -> SurfaceErrors:
-    """Distances between the reconstructed mesh and the true one.
+    """Distances between the reconstructed mesh and the true one; those of its vertices go to `out`.
 
     Args:
         viewers: true cameras; None where they are not known, and then nothing aligns the meshes.
-        errors: of the refined poses, whose alignment carries the mesh over.
+        alignments: of the refined cameras, by method; None where no true cameras are known.
     """
-    if errors is None:
-        alignment, stated = Similarity.identity(), "no alignment: meshes compared as they lie"
+    alignment = surface_alignment(predicted, true, alignments, config)
+    if alignments is None:
         findings.warnings.append(
             "the ground-truth mesh came without cameras, so nothing aligns it with the "
             "reconstruction, whose frame and scale are arbitrary: the surface distances mean "
             "nothing unless both frames are the same; give --ground-truth as well"
         )
-        findings.alignment = {"method": "none", "from": "world", "to": "truth"}
-    else:
-        alignment, stated = errors.alignment, f"mesh moved with the refined {UMEYAMA}"
-    surface = compare_surfaces(predicted, true, alignment, viewers, protocol, progress)
-    findings.metrics += surface_metrics(surface, unit, protocol, stated)
+    findings.alignment = alignment.as_json()
+    surface = compare_surfaces(predicted, true, alignment.similarity, viewers, protocol, progress)
+    findings.metrics += surface_metrics(surface, unit, protocol, STATED[alignment.method])
+    distances = vertex_errors(predicted, true, alignment.similarity, protocol.spacing)
+    save_errors(out / FILE, distances, protocol)
     chamfer_percent = 100 * surface.chamfer / surface.radius
     findings.figures["chamfer_percent_of_radius"] = round(chamfer_percent, 4)
     if max(surface.capped) > GROSS_CAPPED_SHARE:
@@ -201,6 +225,52 @@ def measure_surface(
             f"{100 * protocol.cap:g}% of the object's radius: the Chamfer distance is a lower bound"
         )
     return surface
+
+
+def surface_alignment(
+    predicted: trimesh.Trimesh,
+    true: trimesh.Trimesh,
+    alignments: dict[str, Alignment] | None,
+    config: EvaluateConfig,
+) -> Alignment:
+    """The alignment that the options ask for; as it lies where there are no cameras."""
+    if alignments is None:
+        return NOT_ALIGNED
+    if config.alignment != "icp":
+        return alignments[config.alignment]
+    start = alignments["centres"].similarity
+    sphere = ObjectSphere.of(np.asarray(true.vertices))
+    spacing = ICP_SPACING * sphere.radius
+    on_true = sample_surface(true.vertices, true.faces, spacing)
+    on_predicted = sample_surface(predicted.vertices, predicted.faces, spacing / start.scale)
+    return align_surfaces(on_predicted, on_true, sphere.radius, start, with_scale=True)
+
+
+def measure_surface_itself(
+    findings: Findings,
+    mesh: trimesh.Trimesh,
+    cameras: IdrCameras,
+    size_px: tuple[int, int],
+    sparse_points: NDArray,
+    mask_paths: Sequence[Path] | None,
+) -> None:
+    """Sparse points, coverage and silhouettes: what needs no ground truth."""
+    check = check_surface(mesh, cameras, size_px, sparse_points, mask_paths)
+    findings.metrics += selfcheck_metrics(check)
+    if check.silhouette_iou is not None:
+        findings.figures["silhouette_iou"] = round(float(check.silhouette_iou.mean()), 4)
+        for view, value in enumerate(check.silhouette_iou):
+            findings.add_view(view, silhouette_iou=value)
+
+
+def measure_reprojection(
+    findings: Findings, matches: Sequence[ViewMatches], estimates: dict[str, IdrCameras]
+) -> None:
+    """Reprojection error of the matches' tracks for each set of cameras."""
+    tracks = join_tracks(matches)
+    for who, cameras in estimates.items():
+        errors_px = reprojection_errors_px(tracks, cameras.K, cameras.c2w)
+        findings.metrics += reprojection_metrics(errors_px, len(tracks), who)
 
 
 def measure_heldout(

@@ -48,6 +48,8 @@ from pipeline.metrics.trajectories import Trajectory, load_trajectory, pair_came
 ProtocolName = Literal["dtu", "mobilebrick", "tanks_and_temples", "mesh", "poses", "images"]
 AlignName = Literal["auto", "none", "centres", "poses", "icp"]
 GIVEN = "given"
+REFERENCE_SPACING = 0.02
+"""True surfaces are sampled this densely to align by, radii of the object."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,9 @@ def _tanks(question: Question) -> Answer:
 
 def _mesh(question: Question) -> Answer:
     true = load_prediction(question.ground_truth, needs_faces=True)
-    prediction = load_prediction(question.prediction, needs_faces=True)
-    prediction, alignment = _aligned(question, true.points, needs_faces=True)
+    spacing = REFERENCE_SPACING * extent(true.points)[1]
+    reference = sample_surface(true.points, true.mesh.faces, spacing)
+    prediction, alignment = _aligned(question, reference, needs_faces=True)
     viewers, notes = None, []
     if question.true_cameras is not None:
         viewers = _viewers(load_trajectory(question.true_cameras))
@@ -284,7 +287,7 @@ def _aligned(
         radius = extent(reference)[1]
         points = prediction.points
         if prediction.faces is not None:
-            spacing = 0.02 * radius / alignment.similarity.scale
+            spacing = REFERENCE_SPACING * radius / alignment.similarity.scale
             points = sample_surface(prediction.points, prediction.faces, spacing)
         alignment = align_surfaces(
             points, reference, radius, alignment.similarity, with_scale=question.cameras is not None

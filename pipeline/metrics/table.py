@@ -4,10 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.metrics.heldout import INLIER_PX, EpipolarSummary
 from pipeline.metrics.poses import PoseErrors, Summary
+from pipeline.metrics.selfcheck import COVERED, SelfCheck
 from pipeline.metrics.surface import MIN_SEEN_BY, SurfaceErrors, SurfaceProtocol
+from pipeline.metrics.tracks import MIN_LENGTH
 
 BY_ROTATIONS = (
     "cameras aligned with the truth by one rotation (mean over their own rotations), then scale "
@@ -191,3 +194,54 @@ def image_metrics(
         Metric("ssim_mean", float(np.mean(ssim)), "",
                "mean structural likeness of renders and photos, at most 1", how),
     ]  # fmt: skip
+
+
+def reprojection_metrics(errors_px: NDArray, tracks: int, who: str) -> list[Metric]:
+    """Rows for one set of cameras, from the errors (O,) of all observations; none without."""
+    if len(errors_px) == 0:
+        return []
+    how = f"{tracks} tracks through at least {MIN_LENGTH} views, triangulated with these cameras"
+    of = f"of the cameras {WHO[who]}"
+    inliers = errors_px[errors_px < INLIER_PX]
+    mean = float(inliers.mean()) if len(inliers) else float("nan")
+    return [
+        Metric(f"reprojection_median_{who}", float(np.median(errors_px)), "px",
+               f"median distance of matched points from where the cameras put them, {of}", how),
+        Metric(f"reprojection_mean_{who}", mean, "px",
+               f"mean of the same over observations nearer than {INLIER_PX:g} px", how),
+    ]  # fmt: skip
+
+
+def selfcheck_metrics(check: SelfCheck) -> list[Metric]:
+    """Rows that need no ground truth."""
+    rows = []
+    if len(check.sparse_distance):
+        how = f"{len(check.sparse_distance)} sparse points inside the region of interest"
+        median, high = (100 * float(np.percentile(check.sparse_distance, q)) for q in (50, 90))
+        rows += [
+            Metric("sparse_distance_of_radius", median, "% of region radius",
+                   "median distance of the triangulated points from the mesh: how far surface and "
+                   "matches agree", how),
+            Metric("sparse_distance_90_of_radius", high, "% of region radius",
+                   "nine of ten triangulated points lie nearer to the mesh than this", how),
+            Metric("coverage", 100 * check.covered, "%",
+                   f"share of the triangulated points within {100 * COVERED:g}% of the region's "
+                   "radius of the mesh: how much of what the photos show is there", how),
+        ]  # fmt: skip
+    places = check.views_per_place
+    how = f"{len(places)} places spread evenly over the mesh; ray casting"
+    rows += [
+        Metric("views_per_place", float(np.median(places)), "",
+               "photos that see a place of the mesh, median", how),
+        Metric("seen_by_three", 100 * float((places >= 3).mean()), "%",
+               "share of the mesh that at least three photos see: the rest rests on little", how),
+    ]  # fmt: skip
+    if check.silhouette_iou is not None:
+        how = "intersection over union of mesh and mask in every view"
+        rows += [
+            Metric("silhouette_iou", 100 * float(check.silhouette_iou.mean()), "%",
+                   "how far the mesh fills the masks, mean over the views", how),
+            Metric("silhouette_iou_worst", 100 * float(check.silhouette_iou.min()), "%",
+                   "the same in the worst view", how),
+        ]  # fmt: skip
+    return rows

@@ -8,14 +8,18 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import InputError
+from pipeline.metrics.error_map import FULL_SCALE, error_colours
 from pipeline.progress import NullProgress, Progress
 from pipeline.report.charts import (
     ORANGE,
     Chart,
     bars_per_view,
     before_after,
+    error_scale,
+    match_graph,
     match_matrix,
     paired_bars,
+    seen_from_above,
     training_charts,
 )
 from pipeline.report.data import RENDER_KINDS, Photo, ReportData
@@ -31,9 +35,11 @@ from pipeline.report.pictures import (
 from pipeline.report.scene3d import pack_scene
 from pipeline.report.shade import Shot, Studio
 from pipeline.report.words import number
+from pipeline.surface.decimate import DisplayMesh
 
 MAX_BYTES = 15_000_000
 SIDES = 8
+ERROR_SIDES = 4
 MAX_VIEWS = 6
 UNCHANGED_DEG = 1e-6
 _OUT_FRAME = (190, 120, 20)
@@ -99,6 +105,25 @@ def _draw_mesh(data: ReportData, parts: PageParts, pictures: PictureFolder) -> N
     ]
     pictures.save("mesh_sides", _sides_sheet(shots, clay=False))
     pictures.save("mesh_sides_clay", _sides_sheet(shots, clay=True))
+    _draw_errors(data, parts, pictures, front)
+
+
+def _draw_errors(
+    data: ReportData, parts: PageParts, pictures: PictureFolder, front_deg: float
+) -> None:
+    """The mesh coloured by its distance from the truth, where that is known."""
+    error, mesh = data.mesh_error, data.mesh
+    if error is None or mesh is None:
+        return
+    rgb = error_colours(error.distance, error.threshold, error.cap)
+    studio = Studio(DisplayMesh(mesh.vertices, mesh.normals, mesh.faces, rgb), data.up)
+    shots = [studio.shoot(front_deg + 90 * side) for side in range(ERROR_SIDES)]
+    parts.error_sides = [
+        {"colour": webp_uri(shot.colour), "label": f"{90 * i}°"} for i, shot in enumerate(shots)
+    ]
+    parts.error_scale = error_scale(FULL_SCALE * 100 * error.threshold)
+    tiles = [Tile(shot.colour, f"{90 * side}°") for side, shot in enumerate(shots)]
+    pictures.save("mesh_error", contact_sheet(tiles, columns=4, cell=(400, 320)))
 
 
 def _front_azimuth(data: ReportData, studio: Studio) -> float:
@@ -216,4 +241,8 @@ def _camera_charts(data: ReportData) -> list[Chart]:
         charts.append(bars_per_view("centre_change", title, moved, ORANGE))
     if data.match_counts is not None and data.match_counts.any():
         charts.append(match_matrix(data.match_counts))
+        cameras = data.after or data.before
+        if cameras is not None:
+            flat = seen_from_above(cameras.c2w[:, :3, 3], data.up)
+            charts.append(match_graph(flat, data.match_counts))
     return charts

@@ -191,6 +191,56 @@ def before_after(name: str, title: str, labels: Sequence[str], values: Sequence[
     return draw(name, title, paint, (4.4, 1.0 + 0.42 * len(values)))
 
 
+def error_scale(end_percent: float) -> Chart:
+    """The colours of the mesh's errors, from nothing to `end_percent` of the object's radius."""
+
+    def paint(axes: Axes) -> None:
+        axes.imshow(
+            np.linspace(0, 1, 256)[None],
+            aspect="auto",
+            cmap="plasma",
+            extent=(0, end_percent, 0, 1),
+        )
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        axes.set_xlabel("distance from the true surface, % of the object's radius")
+
+    return draw("mesh_error_scale", "", paint, (5.0, 0.75))
+
+
+def seen_from_above(centres: NDArray, up: NDArray) -> NDArray:
+    """Places (N, 2) of cameras at centres (N, 3) as seen from the direction `up` (3,)."""
+    up = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
+    right = np.cross(np.eye(3)[np.abs(up).argmin()], up)
+    right /= np.linalg.norm(right)
+    flat: NDArray = np.stack([centres @ right, centres @ np.cross(up, right)], axis=1)
+    return flat - flat.mean(axis=0)
+
+
+def match_graph(places: NDArray, counts: NDArray) -> Chart:
+    """Cameras from above at `places` (N, 2), joined where they have matches; thicker = more."""
+    first, second = np.nonzero(np.triu(counts, 1))
+    strength = np.log1p(counts[first, second])
+    order = np.argsort(strength)
+    strongest = float(strength.max()) if len(strength) else 1.0
+
+    def paint(axes: Axes) -> None:
+        for i in order:
+            share = strength[i] / strongest
+            ends = places[[first[i], second[i]]]
+            axes.plot(
+                *ends.T, color=BLUE, linewidth=0.3 + 1.6 * share**3, alpha=0.08 + 0.5 * share**3
+            )
+        axes.scatter(places[:, 0], places[:, 1], s=14, color=ORANGE, zorder=3)
+        if len(places) <= 60:
+            for view, (x, y) in enumerate(places):
+                axes.annotate(str(view), (x, y), (3, 3), textcoords="offset points", fontsize=6.5)
+        axes.set_aspect("equal", "datalim")
+        axes.set_axis_off()
+
+    return draw("match_graph", "Cameras from above, joined by matches", paint, (4.4, 3.6))
+
+
 def match_matrix(counts: NDArray) -> Chart:
     """Number of matches between every two views, as shades."""
 

@@ -20,6 +20,7 @@ from pipeline.formats.idr import IdrCameras, load_idr_cameras
 from pipeline.formats.matches import load_matches
 from pipeline.formats.views import ViewRecord, load_views
 from pipeline.geometry.rotations import rotation_angles_deg
+from pipeline.metrics.error_map import FILE
 from pipeline.surface.decimate import DisplayMesh
 from pipeline.surface.save import mean_camera_up
 
@@ -49,6 +50,18 @@ class SparseCloud:
 
     points: NDArray
     rgb: NDArray
+
+
+@dataclass(frozen=True)
+class MeshError:
+    """Distances (V,) of the mesh's vertices from the true surface, radii of the true object.
+
+    `threshold` and `cap` are those of the evaluation, in the same unit.
+    """
+
+    distance: NDArray
+    threshold: float
+    cap: float
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ class ReportData:
     train: dict[str, Any] = field(default_factory=dict)
     mesh: DisplayMesh | None = None
     mesh_facts: dict[str, Any] = field(default_factory=dict)
+    mesh_error: MeshError | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     renders: dict[int, dict[str, Path]] = field(default_factory=dict)
     stages: list[StageRecord] = field(default_factory=list)
@@ -160,6 +174,7 @@ def gather(
     data.mesh_facts = _json(inputs.get("mesh"), "mesh.json")
     data.mesh = _mesh(inputs.get("mesh"))
     data.metrics = _json(inputs.get("evaluate"), "metrics.json")
+    data.mesh_error = _mesh_error(inputs.get("evaluate"), data.mesh)
     data.renders = _renders(inputs.get("evaluate"))
     data.up = _up(data)
     return data
@@ -238,6 +253,16 @@ def _mesh(folder: Path | None) -> DisplayMesh | None:
     return DisplayMesh(
         np.asarray(mesh.vertices), np.asarray(mesh.vertex_normals), np.asarray(mesh.faces), rgb
     )
+
+
+def _mesh_error(evaluate: Path | None, mesh: DisplayMesh | None) -> MeshError | None:
+    """None without ground truth, or where the errors are of another mesh."""
+    path = evaluate / FILE if evaluate else None
+    if path is None or mesh is None or not path.is_file():
+        return None
+    with np.load(path) as stored:
+        found = MeshError(stored["distance"], float(stored["threshold"]), float(stored["cap"]))
+    return found if len(found.distance) == len(mesh.vertices) else None
 
 
 def _renders(evaluate: Path | None) -> dict[int, dict[str, Path]]:

@@ -45,6 +45,42 @@ def mesh_facts(data: ReportData) -> list[Fact]:
         low, high = data.mesh_facts["bounds"]["low"], data.mesh_facts["bounds"]["high"]
         sides = " × ".join(number(float(b - a)) for a, b in zip(low, high, strict=True))
         facts.append(Fact("Size", f"{sides} {data.unit_label}"))
+    return facts + finishing(data) + verdict_fact(data)
+
+
+_VERDICTS = {
+    "touches_boundary": "it ends at the region of interest's boundary",
+    "object_cut": "the object may be cut off by it",
+    "non_manifold": "some edges have more than two faces",
+    "inside_out": "it is inside out",
+}
+
+
+def verdict_fact(data: ReportData) -> list[Fact]:
+    """What the mesh's checks found, in words; nothing of an older mesh without them."""
+    verdicts = data.mesh_facts.get("verdicts")
+    if not isinstance(verdicts, dict):
+        return []
+    said = [text for name, text in _VERDICTS.items() if verdicts.get(name)]
+    return [Fact("Checks", "; ".join(said) if said else "nothing found")]
+
+
+def finishing(data: ReportData) -> list[Fact]:
+    """What closing holes, simplifying and texturing did, where they were asked for."""
+    facts = []
+    holes, simplified = data.mesh_facts.get("holes"), data.mesh_facts.get("simplified")
+    texture = data.mesh_facts.get("texture")
+    if isinstance(holes, dict):
+        facts.append(Fact("Holes closed", f"{number(holes['closed'])} of {number(holes['found'])}"))
+    if isinstance(simplified, dict):
+        before, after = number(simplified["faces_before"]), number(simplified["faces_after"])
+        facts.append(Fact("Faces before simplifying", f"{before}, then {after}"))
+    if isinstance(texture, dict):
+        width, height = texture["size_px"]
+        facts.append(
+            Fact("Texture", f"{width} × {height} px in {number(texture['charts'])} charts")
+        )
+        facts.append(Fact("Textured by a photo", percent(texture["seen_area_fraction"])))
     return facts
 
 

@@ -24,6 +24,8 @@ class PageParts:
 
     hero: str | None = None
     sides: list[dict[str, str]] = field(default_factory=list)
+    error_sides: list[dict[str, str]] = field(default_factory=list)
+    error_scale: Chart | None = None
     photos: list[dict[str, Any]] = field(default_factory=list)
     views: list[dict[str, Any]] = field(default_factory=list)
     camera_charts: list[Chart] = field(default_factory=list)
@@ -44,6 +46,8 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         "advice": advice(data),
         "scene_data": _embedded_json(parts.scene3d) if _worth_a_view(parts.scene3d) else None,
         "sides": parts.sides,
+        "error_sides": parts.error_sides,
+        "error_scale": Markup(parts.error_scale.svg) if parts.error_scale else None,
         "mesh_rows": mesh_facts(data),
         "removals": removals(data),
         "metrics": metric_rows(data),

@@ -19,8 +19,8 @@ def test_wrong_units_are_named(factor, units):
 
 
 def test_other_factors_are_told_without_a_guess():
-    with pytest.raises(InputError, match="40 times larger") as caught:
-        check_frames_fit(_ball(), _ball(40), "the mesh")
+    with pytest.raises(InputError, match="35 times larger") as caught:
+        check_frames_fit(_ball(), _ball(35), "the mesh")
     assert "factor" not in str(caught.value)
 
 

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from pipeline.formats.idr import IdrCameras, make_scale_mat, save_idr_cameras, to_world
 from pipeline.formats.matches import ViewMatches, save_matches
 from pipeline.formats.views import ViewRecord, save_views
+from pipeline.metrics.error_map import FILE, save_errors
+from pipeline.metrics.surface import SurfaceProtocol
 from pipeline.progress import NullProgress
 from pipeline.surface.build import build_surface
 from pipeline.surface.config import MeshConfig
@@ -216,6 +219,9 @@ def _evaluate(folder: Path) -> None:
             "per_view": per_view,
         },
     )
+    mesh = trimesh.load(folder.parent / "mesh/mesh.ply", process=False)
+    distances = np.linspace(0, 0.25, len(mesh.vertices))
+    save_errors(folder / FILE, distances, SurfaceProtocol())
     (folder / "renders").mkdir()
     for index in (0, 4, 8):
         photo = photograph(ring(VIEWS)[index])[0]

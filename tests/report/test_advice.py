@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.report.advice import advice
 from pipeline.report.data import Photo, ReportData
 
@@ -26,3 +28,24 @@ def test_lost_photos_are_named_but_not_unreadable_ones():
 def test_much_unseen_surface_asks_for_more_sides():
     (text,) = advice(data(mesh_facts={"removed": [{"step": "unseen", "area_fraction": 0.31}]}))
     assert text.startswith("31% of the trained surface")
+
+
+def _measured(**values):
+    metrics = [{"name": name, "value": value} for name, value in values.items()]
+    return ReportData("t", metrics={"metrics": metrics})
+
+
+def test_thin_coverage_and_contradicting_matches():
+    assert advice(_measured(seen_by_three=95.0, heldout_epipolar_inliers_refined=99.0)) == []
+    found = advice(_measured(seen_by_three=60.0, heldout_epipolar_inliers_refined=70.0))
+    assert any("40% of the surface" in text for text in found)
+    assert any("30% of the held-out matches" in text for text in found)
+
+
+def test_photos_that_hang_on_one_other_are_named():
+    counts = np.full((6, 6), 100)
+    np.fill_diagonal(counts, 0)
+    counts[5] = counts[:, 5] = 0
+    photos = [Photo(f"{i}.jpg", None, i, None) for i in range(6)]
+    (text,) = advice(ReportData("t", photos=photos, match_counts=counts))
+    assert "one other photo: 5.jpg." in text

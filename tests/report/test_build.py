@@ -197,3 +197,24 @@ def test_packing_without_mesh_shows_cameras(folders):
     assert "after" not in packed
     assert len(packed["before"]) == VIEWS
     assert packed["points"]["count"] == 400
+
+
+def test_errors_against_the_truth_are_shown_on_the_mesh(report, page):
+    assert "Distance from the true surface" in page.words
+    with Image.open(report / "pictures/mesh_error.png") as picture:
+        colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 100
+    assert "% of the object's radius" in (report / "report.html").read_text(encoding="utf-8")
+
+
+def test_errors_of_another_mesh_are_left_out(folders, tmp_path):
+    other = tmp_path / "evaluate"
+    other.mkdir()
+    np.savez(other / "surface_error.npz", distance=np.zeros(3), threshold=0.01, cap=0.2)
+    data = gather({**folders, "evaluate": other}, {}, "t")
+    assert data.mesh is not None and data.mesh_error is None
+
+
+def test_match_graph_is_drawn(report, page):
+    assert (report / "pictures/match_graph.png").is_file()
+    assert "Cameras from above, joined by matches" in page.words

@@ -182,7 +182,7 @@ def test_the_alignment_is_stored_beside_the_scores(exact):
     assert alignment["scale"] == pytest.approx(4.0, rel=1e-6)
     assert np.allclose(alignment["rotation"], back.rotation, atol=1e-6)
     assert np.allclose(alignment["translation"], back.translation, atol=1e-5)
-    assert alignment["views"] == VIEWS
+    assert alignment["pairs"] == VIEWS
 
 
 def test_renders_lie_beside_their_photos(exact):
