@@ -14,6 +14,8 @@ from pipeline.formats.views import load_views
 _EXPLAINED = {
     "mesh.ply": "coloured surface mesh, world frame",
     "mesh.glb": "the same for viewers",
+    "mesh_textured.glb": "with a texture from the photos, for viewers",
+    "mesh.obj": "for modelling programs, with its material file",
     "cameras_refine_porf.npz": "refined cameras (IDR)",
     "refined_pose.txt": "refined camera-to-world matrices",
     "cameras_colmap.npz": "cameras before refinement (IDR)",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.geometry.raycast import RayScene
 from pipeline.progress import Progress
-from pipeline.surface.check import measure_shape, shape_warnings
+from pipeline.surface.check import measure_shape, shape_verdicts, shape_warnings
 from pipeline.surface.clean import (
     Cleaning,
     clip_to_sphere,
@@ -92,12 +92,14 @@ def build_surface(
     colours = colour_vertices(mesh, views, tolerance, config.blended_views, progress)
     shape = measure_shape(mesh, extraction.cell)
     back_facing = back_facing_fraction(RayScene(mesh.vertices, mesh.faces), views)
+    outward = outward_fraction(sdf, mesh, extraction.cell, device)
     figures = {
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
         **asdict(shape),
         "back_facing_fraction": back_facing,
-        "outward_fraction": outward_fraction(sdf, mesh, extraction.cell, device),
+        "outward_fraction": outward,
+        "verdicts": shape_verdicts(shape, back_facing, outward),
         "coloured_fraction": float((colours.seen_by > 0).mean()),
         "removed": cleaning.removed(),
         **changes,

@@ -13,6 +13,7 @@ FLAT_CUT = 0.08
 """A cut as close to a plane as this (RMS, in radii) is a table's edge and not an object's."""
 
 BACK_FACING_WARN = 0.2
+OUTWARD_NEEDED = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,26 @@ def shape_warnings(shape: Shape, back_facing: float) -> list[str]:
     if shape.non_manifold_edges:
         warnings.append(f"{shape.non_manifold_edges} edges have more than two faces")
     return warnings
+
+
+def shape_verdicts(shape: Shape, back_facing: float, outward: float) -> dict[str, bool]:
+    """What is wrong with a mesh, by name; an empty one never comes so far.
+
+    `touches_boundary`: it ends where the region of interest ends, as a table may. `object_cut`: and
+    not in one plane, so the object itself may be cut. `inside_out`: cameras see backs of faces, or
+    faces look to where the field falls.
+
+    Args:
+        back_facing: share of the cameras' rays that meet the back of a face.
+        outward: share of the faces whose normals look to where the field grows.
+    """
+    return {
+        "empty": False,
+        "touches_boundary": shape.cut_edges > 0,
+        "object_cut": shape.cut_flatness is not None and shape.cut_flatness > FLAT_CUT,
+        "non_manifold": shape.non_manifold_edges > 0,
+        "inside_out": back_facing > BACK_FACING_WARN or outward < OUTWARD_NEEDED,
+    }
 
 
 def shape_figures(shape: Shape) -> dict[str, Any]:

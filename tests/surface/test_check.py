@@ -7,7 +7,7 @@ from pipeline.errors import InputError
 from pipeline.geometry.raycast import RayScene
 from pipeline.progress import NullProgress
 from pipeline.surface.build import build_surface
-from pipeline.surface.check import measure_shape, shape_warnings
+from pipeline.surface.check import measure_shape, shape_verdicts, shape_warnings
 from pipeline.surface.clean import Cleaning, clip_to_sphere
 from pipeline.surface.config import MeshConfig
 from pipeline.surface.extract import extract_mesh
@@ -76,3 +76,15 @@ def test_a_field_without_surface_is_refused_with_advice(tmp_path):
             NullProgress(),
         )
     assert error.value.hint
+
+
+def test_verdicts_by_name():
+    closed = clipped(balls)
+    assert not any(shape_verdicts(closed, 0.0, 1.0).values())
+    table = clipped(lambda x: torch.minimum(x[:, 2] + 0.3, balls(x)))
+    found = shape_verdicts(table, 0.0, 1.0)
+    assert found["touches_boundary"] and not found["object_cut"]
+    tall = clipped(lambda x: torch.minimum(x[:, 2] + 0.3, x[:, :2].norm(dim=1) - 0.2))
+    assert shape_verdicts(tall, 0.0, 1.0)["object_cut"]
+    assert shape_verdicts(closed, 0.9, 1.0)["inside_out"]
+    assert shape_verdicts(closed, 0.0, 0.1)["inside_out"]
