@@ -33,7 +33,9 @@ class Said(NullProgress):
 
 
 def options(**changes: Any) -> TrainConfig:
-    return TrainConfig.model_validate({**TINY_OPTIONS, "steps": 20, "device": "cpu", **changes})
+    grid = {**TINY_OPTIONS["grid"], "anchor_steps": 0, "anchor_weight": 0}
+    quick = {"steps": 20, "device": "cpu", "epipolar": {"adjust_iterations": 0}, "grid": grid}
+    return TrainConfig.model_validate({**TINY_OPTIONS, **quick, **changes})
 
 
 @pytest.fixture(scope="module")
