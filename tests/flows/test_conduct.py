@@ -1,0 +1,62 @@
+"""Several runs at a time: refusals are told, killed processes are named, the others go on."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flows.batch.conduct import Ended, conduct
+from flows.batch.entries import BatchRun
+from flows.request import RunRequest
+from flows.settings import resolve
+
+
+class Listener:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def starts(self, run: str) -> None:
+        self.told.append((run, "starts"))
+
+    def event(self, run: str, stage: str | None, event: dict[str, Any]) -> None:
+        self.told.append((run, event["kind"]))
+
+    def ended(self, run: str, outcome: Ended) -> None:
+        self.told.append((run, outcome.status))
+
+
+def run_of(name: str, photos: Path, out: Path) -> BatchRun:
+    settings = resolve().model_dump(mode="json")
+    request = RunRequest(photos=photos, out=out / name, settings=settings)
+    return BatchRun(name, name, "fast", 0, request)
+
+
+def kill_first_child() -> None:
+    while True:
+        for child in psutil.Process().children():
+            if "flows.batch.case_process" in " ".join(child.cmdline()):
+                child.kill()
+                return
+        time.sleep(0.01)
+
+
+def test_one_killed_and_one_refused(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    runs = [run_of(name, absent, tmp_path) for name in ("killed", "refused")]
+    ends: dict[str, Ended] = {}
+    listener = Listener()
+    killer = threading.Thread(target=kill_first_child)
+    killer.start()
+    (tmp_path / "logs").mkdir()
+    conduct(runs, tmp_path / "logs", 1, listener, lambda run, end: ends.update({run.name: end}))
+    killer.join()
+    assert ends["killed"].status == "failed"
+    assert "signal 9" in ends["killed"].message
+    assert ends["refused"].status == "failed"
+    assert "does not exist" in ends["refused"].message
+    assert [word for _, word in listener.told] == ["starts", "failed", "starts", "failed"]
+    assert not (tmp_path / "killed").exists()
