@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.store.manifest import Manifest
 from pipeline.verdict import Verdict
 from stages.registry import STAGES
+from tests.flows.harness import refuse
 from tests.store.test_store import recipe
 
 MEASURED = {
@@ -160,3 +161,18 @@ def test_as_many_runs_at_once_as_memory_holds(
     assert found[-1] == 1
     assert found == sorted(found, reverse=True)
     assert found[1] == 2
+
+
+def test_the_command_refuses_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(4):
+        Image.new("RGB", (1600, 1200), (i, 0, 0)).save(photos / f"{i}.jpg")
+    monkeypatch.setattr(check, "memory_limit_gb", lambda: 0.3)
+    refused = refuse("run", photos, "-o", tmp_path / "out")
+    assert refused.code == 2
+    assert "this machine has 0.3 GB" in refused.text
+    assert not (tmp_path / "home" / "prefect").exists()  # no server was started
+    assert not list((tmp_path / "out" / ".porf").glob("store/*"))
