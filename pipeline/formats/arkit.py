@@ -39,7 +39,7 @@ def load_text_poses(folder: Path) -> PosedCameras:
 
 
 def load_json_poses(folder: Path) -> PosedCameras:
-    """Read the scanner app's layout; a photo's name is the stem of its frame.
+    """Read the scanner app's layout; a photo's name is the stem of its frame, y is up.
 
     Raises:
         InputError: a frame without pose or intrinsics.
@@ -53,7 +53,7 @@ def load_json_poses(folder: Path) -> PosedCameras:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a readable frame ({error!r})") from error
         cameras.append(_camera(path.stem, pose @ OPENCV_FROM_OPENGL, K, str(folder)))
-    return PosedCameras(cameras, str(folder), unit="m")
+    return PosedCameras(cameras, str(folder), unit="m", up=(0.0, 1.0, 0.0))
 
 
 def _camera(

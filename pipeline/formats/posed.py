@@ -76,6 +76,7 @@ class PosedCameras:
         named: whether names are photo names; otherwise camera i is the i-th photo by name.
         unit: of lengths in the file's world frame, where the format fixes it.
         scale_mat: (4, 4) unit sphere → world where the file tells a region of interest.
+        up: unit (3,) away from the earth, where the format fixes it.
     """
 
     cameras: list[PosedCamera]
@@ -83,6 +84,7 @@ class PosedCameras:
     named: bool = True
     unit: str | None = None
     scale_mat: NDArray[np.float64] | None = None
+    up: tuple[float, float, float] | None = None
 
 
 def focal_and_centre(model: str, params: Sequence[float]) -> tuple[float, float, float, float]:

@@ -48,6 +48,7 @@ class GivenCameras:
         source: where they are from.
         unit: of their frame: `m`, `mm` or `unknown`.
         scale_mat: (4, 4) region of interest that came with them.
+        up: unit (3,) in their frame, where the format fixes it.
     """
 
     by_file: dict[str, PosedCamera]
@@ -55,6 +56,7 @@ class GivenCameras:
     source: str
     unit: str
     scale_mat: NDArray[np.float64] | None
+    up: tuple[float, float, float] | None
 
 
 def assign_cameras(posed: PosedCameras, ingest: IngestRecord, config: SfmConfig) -> GivenCameras:
@@ -88,6 +90,7 @@ def assign_cameras(posed: PosedCameras, ingest: IngestRecord, config: SfmConfig)
         posed.source,
         (posed.unit or "unknown") if unit == "auto" else unit,
         posed.scale_mat,
+        posed.up,
     )
 
 

@@ -101,7 +101,8 @@ def reconstruct(
     model, calibration = _calibrated(attempt.mapping.models[0], given, config, progress)
     progress.note(f"calibration: {calibration.rationale}")
     if given is not None:
-        frame = WorldFrame(given.unit, f"the given cameras ({Path(given.source).name})")
+        source = f"the given cameras ({Path(given.source).name})"
+        frame = WorldFrame(given.unit, source, up=given.up)
         remarks: list[str] = []
     else:
         frame, remarks = find_frame(model, ingest, ingest_dir, config.scale, seed, progress)

@@ -269,8 +269,9 @@ def test_phone_poses_in_both_layouts(tmp_path: Path) -> None:
     arkit = (c2w @ np.diag([1.0, -1, -1, 1])).ravel().tolist()
     frame = {"cameraPoseARFrame": arkit, "intrinsics": K.ravel().tolist()}
     (app / "000000.json").write_text(json.dumps(frame))
-    for folder in (brick, app):
+    for folder, up in ((brick, None), (app, (0.0, 1.0, 0.0))):
         read = load_cameras(folder)
+        assert read.up == up
         assert read.unit == "m"
         np.testing.assert_allclose(read.cameras[0].c2w, c2w, atol=1e-12)
         assert read.cameras[0].params == (1500, 1500, 960.5, 720.5)
