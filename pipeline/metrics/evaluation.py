@@ -9,9 +9,11 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.formats.idr import IdrCameras
 from pipeline.formats.matches import ViewMatches
 from pipeline.metrics.alignment import NOT_ALIGNED, Alignment, align_cameras, align_surfaces
+from pipeline.metrics.clouds import check_frames_fit
 from pipeline.metrics.config import EvaluateConfig
 from pipeline.metrics.distance import sample_surface
 from pipeline.metrics.error_map import FILE, save_errors, vertex_errors
@@ -198,8 +200,11 @@ def measure_surface(
     protocol: SurfaceProtocol,
     progress: Progress,
     out: Path,
-) -> SurfaceErrors:
+) -> SurfaceErrors | None:
     """Distances between the reconstructed mesh and the true one; those of its vertices go to `out`.
+
+    None, with a warning, where no cameras align the two and they do not lie in one frame: a number
+    would mean nothing, and the rest of the evaluation stands without it.
 
     Args:
         viewers: true cameras; None where they are not known, and then nothing aligns the meshes.
@@ -212,6 +217,11 @@ def measure_surface(
             "reconstruction, whose frame and scale are arbitrary: the surface distances mean "
             "nothing unless both frames are the same; give --ground-truth as well"
         )
+        try:
+            check_frames_fit(predicted.vertices, np.asarray(true.vertices), "the reconstruction")
+        except InputError as error:
+            findings.warnings.append(f"no surface distance is given: {error.message}")
+            return None
     findings.alignment = alignment.as_json()
     surface = compare_surfaces(predicted, true, alignment.similarity, viewers, protocol, progress)
     findings.metrics += surface_metrics(surface, unit, protocol, STATED[alignment.method])

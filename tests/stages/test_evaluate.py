@@ -226,10 +226,11 @@ def test_without_truth_there_are_measures_too(case, tmp_path):
 def test_a_true_mesh_without_cameras_is_a_warning(case, tmp_path):
     only_mesh = {"ground_truth_mesh": case.truth["ground_truth_mesh"]}
     verdict, metrics, _ = case.evaluate(tmp_path, **only_mesh)
-    assert metrics["alignment"]["method"] == "none"
     assert verdict.status == "warn"
     assert "--ground-truth" in verdict.reasons[0]
-    assert "surface_missed" not in _values(metrics)
+    assert "no surface distance is given" in verdict.reasons[1], "the frames do not overlap"
+    assert "chamfer" not in _values(metrics) and metrics["alignment"] is None
+    assert _values(metrics)["seen_by_three"] > 0, "the rest of the evaluation stands"
 
 
 def _truth_with(case, folder: Path, names: list[str] | None, step: int = 1) -> dict[str, Path]:
