@@ -6,8 +6,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+
 from flows.alive import bury_dead
 from flows.case_folder import CaseFolder
+from flows.finished import finished_results
 from flows.preflight.learn import learn_from
 from flows.request import RunRequest
 from flows.server import home, prefect_server, server_name
@@ -33,13 +36,21 @@ def run_flow(request: RunRequest) -> PorfError | None:
             bury_dead(home(), server_name(), api_url)
         results = CaseFolder(request.out).prefect_results
         with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
-            state = reconstruct(request, return_state=True)
-            drain(state.state_details.flow_run_id)
-            flush()
+            try:
+                state = reconstruct(request, return_state=True)
+                drain(state.state_details.flow_run_id)
+                flush()
+            except (httpx.HTTPError, OSError) as error:
+                return _without_server(request, error)
         learn_from(request, began)
         if state.is_completed():
             return None
         return _as_ours(state.result(raise_on_failure=False), request.out)
+
+
+def _without_server(request: RunRequest, error: Exception) -> PorfError | None:
+    """How a run ended whose server died; what it made is in the store all the same."""
+    return None if finished_results(request) is not None else _as_ours(error, request.out)
 
 
 def _as_ours(error: object, out: Path) -> PorfError:
@@ -48,6 +59,11 @@ def _as_ours(error: object, out: Path) -> PorfError:
         return error
     if isinstance(error, OSError) and is_disk_error(error):
         return disk_error(error, out)
+    if isinstance(error, httpx.HTTPError | OSError):
+        return PorfError(
+            f"the Prefect server went away ({type(error).__name__})",
+            hint="finished stages are kept; the same command goes on from there",
+        )
     return PorfError(f"{type(error).__name__}: {error}")
 
 

@@ -110,10 +110,33 @@ def test_a_kill_at_a_random_moment(
     process = porf.start(*words, **ONE_THREAD)
     moment_s = random.Random(seed).uniform(0.2, 0.7) * duration_s
     kill_at(kind, process, tmp_path / "out", Path(porf.env["PORF_HOME"]), moment_s)
-    process.communicate(timeout=600)
+    text, _ = process.communicate(timeout=600)
+    assert "Traceback" not in text
     finished = porf(*words, **ONE_THREAD)
     assert finished.code == 0, finished.text
     assert contents(tmp_path / "out") == expected
+    clean(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_takes_no_result_along(
+    porf: Porf,
+    photos_and_truth: Path,
+    undisturbed: tuple[dict[str, str], float],
+    tmp_path: Path,
+) -> None:
+    words = command(photos_and_truth / "photos", tmp_path / "out", SHORT)
+    own = {**ONE_THREAD, "PORF_HOME": str(tmp_path / "home")}
+    process = porf.start(*words, **own)
+    _until(lambda: pids("stages.process", str(tmp_path)), 600)
+    for pid in victims("server", process, tmp_path / "out", tmp_path / "home"):
+        os.kill(pid, signal.SIGKILL)
+    text, _ = process.communicate(timeout=600)
+    assert "Traceback" not in text
+    assert process.returncode == 0 or "the same command goes on" in text, text
+    finished = porf(*words, **own)
+    assert finished.code == 0, finished.text
+    assert contents(tmp_path / "out") == undisturbed[0]
     clean(tmp_path / "out")
 
 
@@ -131,7 +154,8 @@ def test_fifty_kills(porf: Porf, photos_and_truth: Path, tmp_path: Path) -> None
         kind, out = VICTIMS[number % 3], tmp_path / f"out{number}"
         process = porf.start(*command(photos, out, WHOLE), **own)
         kill_at(kind, process, out, home, drawn.uniform(0, 1) * duration_s)
-        process.communicate(timeout=1200)
+        text, _ = process.communicate(timeout=1200)
+        assert "Traceback" not in text, (number, kind, text)
         finished = porf(*command(photos, out, WHOLE), **own)
         assert finished.code == 0, f"{number} {kind}: {finished.text}"
         assert contents(out) == expected, (number, kind)
