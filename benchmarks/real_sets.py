@@ -23,6 +23,22 @@ from stages.registry import STAGES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SETS = ("kermit", "fountain", "temple", "dtu65", "render_plant")
+HEADLINES = (
+    "rotation_mean_sfm",
+    "rotation_mean_refined",
+    "rotation_max_refined",
+    "rotation_common_refined",
+    "rotation_scatter_refined",
+    "translation_of_span_refined",
+    "chamfer_of_radius",
+    "surface_accuracy_of_radius",
+    "surface_completeness_of_radius",
+    "f_score",
+    "heldout_epipolar_median_sfm",
+    "heldout_epipolar_median_refined",
+    "psnr_heldout",
+)
+"""Measures of the table; every run's `metrics.json` has all of them."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +82,13 @@ def tables(results: list[Result]) -> str:
 
 
 def _accuracy(results: list[Result]) -> str:
-    names: list[str] = []
-    for result in results:
-        names += [m["name"] for m in result.metrics if m["name"] not in names]
     rows = [["figure", "unit", *(r.name for r in results)]]
     counted = [f"{sum(v['registered'] for v in r.views)} of {len(r.views)}" for r in results]
     rows.append(["views registered", "", *counted])
-    for name in names:
-        unit = next(m["unit"] for r in results for m in r.metrics if m["name"] == name)
-        rows.append([name, unit, *(_value(r, name) for r in results)])
+    for name in HEADLINES:
+        units = [m["unit"] for r in results for m in r.metrics if m["name"] == name]
+        if units:
+            rows.append([name, units[0], *(_value(r, name) for r in results)])
     return "### Accuracy\n\n" + _markdown(rows)
 
 
