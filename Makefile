@@ -4,6 +4,8 @@ VENV ?= .venv
 PORF = $(VENV)/bin/porf
 READY = $(VENV)/.ready
 TESTS ?= tests
+# one thread a test process, and as many processes as there are cores
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 
 .PHONY: demo test test-all lint types setup clean
 
@@ -11,10 +13,10 @@ demo: setup            ## render photos of a known object, reconstruct and measu
 	$(PORF) demo -o demo
 
 test: setup            ## the default test suite
-	$(VENV)/bin/python -m pytest -q -m "not slow" $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-all: setup        ## the slow ones too
-	$(VENV)/bin/python -m pytest -q $(TESTS)
+	$(PYTEST) $(TESTS)
 
 lint: setup            ## style
 	$(VENV)/bin/ruff check .
