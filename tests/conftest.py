@@ -8,6 +8,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _TESTS = Path(__file__).resolve().parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares costly fixtures: the flows' server and run, and a file's cases."""
     for item in items:
