@@ -6,6 +6,7 @@ run ended. The process ends with the batch.
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def main() -> None:
     """Entry point of the process."""
     order = CaseOrder.model_validate_json(Path(sys.argv[1]).read_bytes())
     end_with_parent(order.parent)
+    # A shell ignores SIGINT for what it runs in the background, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         failure = _run(order)
     except KeyboardInterrupt:
