@@ -91,4 +91,4 @@ def _compute(whole: Batch, left: list[BatchRun], jobs: int, reporter: BatchConso
 def end_like_ctrl_c() -> None:
     """Let SIGTERM end this process as Ctrl-C does: children save and end first."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
