@@ -201,23 +201,23 @@ def little_memory(patch: pytest.MonkeyPatch, rays: int, error: Exception) -> Non
 
 class TestMemory:
     @pytest.mark.parametrize(
-        ("field", "error"),
+        ("field", "rays", "left", "error"),
         [
-            ("grid", torch.OutOfMemoryError("CUDA out of memory")),
-            ("neus", RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")),
+            ("grid", 20, 16, torch.OutOfMemoryError("CUDA out of memory")),
+            ("neus", 5, 4, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")),
         ],
     )
     def test_running_out_halves_the_chunk_and_goes_on(
-        self, tiny: TinyCase, tmp_path: Path, field: str, error: Exception
+        self, tiny: TinyCase, tmp_path: Path, field: str, rays: int, left: int, error: Exception
     ) -> None:
         config = options(field=field, steps=12, log_every=4, pose={"joint_start": 0.25})
         whole = train(tiny.case, config, tmp_path / "whole", tmp_path / "work_whole")
         said = Said()
         with pytest.MonkeyPatch.context() as patch:
-            little_memory(patch, 20, error)
+            little_memory(patch, rays, error)
             result = train(tiny.case, config, tmp_path / "out", tmp_path / "work", progress=said)
         settings = result.verdict.settings
-        assert settings["chunk_rays"] == 16
+        assert settings["chunk_rays"] == left
         assert settings["memory_ran_out_at_step"] == 0
         assert any("memory ran out at step 0" in line for line in said.lines)
         assert "chunk_rays" not in whole.verdict.settings
@@ -230,9 +230,9 @@ class TestMemory:
         case = write_tiny_case(tmp_path / "case", masks=True).case
         config = options(field="neus", steps=3, log_every=1)
         with pytest.MonkeyPatch.context() as patch:
-            little_memory(patch, 20, torch.OutOfMemoryError())
+            little_memory(patch, 5, torch.OutOfMemoryError())
             result = train(case, config, tmp_path / "out", tmp_path / "work")
-        assert result.verdict.settings["chunk_rays"] == 16
+        assert result.verdict.settings["chunk_rays"] == 4
 
     def test_pieces_give_the_gradients_of_the_whole(self, tiny: TinyCase, tmp_path: Path) -> None:
         """Without random draws along the rays; the regularisers are left out: means of means."""
