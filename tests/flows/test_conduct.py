@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,10 @@ def run_of(name: str, photos: Path, out: Path) -> BatchRun:
 def kill_first_child() -> None:
     while True:
         for child in psutil.Process().children():
-            if "flows.batch.case_process" in " ".join(child.cmdline()):
-                child.kill()
-                return
+            with suppress(psutil.Error):  # others of this process' children come and go
+                if "flows.batch.case_process" in " ".join(child.cmdline()):
+                    child.kill()
+                    return
         time.sleep(0.01)
 
 
