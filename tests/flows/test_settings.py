@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.reference import meanings
 from flows.settings import (
     Settings,
     changed_options,
@@ -79,10 +80,8 @@ def test_overrides_nest() -> None:
 
 
 def test_every_option_is_described() -> None:
-    from flows.cli.inspect import _meanings  # noqa: PLC0415
-
-    meanings = _meanings()
-    assert [name for name in flat_options(Settings()) if not meanings.get(name)] == []
+    described = meanings()
+    assert [name for name in flat_options(Settings()) if not described.get(name)] == []
 
 
 def test_stages_know_their_inputs_in_order() -> None:
