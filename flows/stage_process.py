@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from flows.child_process import start_module
 from pipeline.errors import InputError, PorfError
 from pipeline.store.files import write_text
 from stages.process import EVENT_MARK, EXIT_REFUSED, StageRequest
@@ -55,17 +55,7 @@ def run_stage_process(
     write_text(request_path, request.model_dump_json(indent=1))
     request.outcome.unlink(missing_ok=True)
     with (request.work / "log.txt").open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stages.process", str(request_path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-            env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
-        )
+        process = start_module("stages.process", request_path, environment)
         ending = _Ending(on_event, log)
         context = contextvars.copy_context()  # Prefect's settings and loggers live in it
         reader = threading.Thread(

@@ -24,3 +24,7 @@ class Verdict(BaseModel):
     def from_warnings(cls, warnings: list[str], **figures: Any) -> "Verdict":
         """`warn` with these reasons, or `ok` where there are none."""
         return cls(status="warn" if warnings else "ok", reasons=warnings, figures=figures)
+
+    def brief(self) -> dict[str, Any]:
+        """Status and reasons as plain data, for a stage's own report beside its figures."""
+        return self.model_dump(mode="json", include={"status", "reasons"})

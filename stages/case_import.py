@@ -23,7 +23,7 @@ def import_case_scene(ctx: StageContext) -> Verdict:
     )
     write_json(
         ctx.out / "scene.json",
-        {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
+        {**report, "verdict": verdict.brief()},
     )
     return verdict
 

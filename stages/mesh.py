@@ -52,7 +52,7 @@ def run(ctx: StageContext) -> Verdict:
             "area": float(surface.mesh.area),
             "glb_up": {"direction": up.tolist(), "from": up_from},
             **surface.figures,
-            "verdict": verdict.model_dump(mode="json", include={"status", "reasons"}),
+            "verdict": verdict.brief(),
         },
     )
     return verdict

@@ -52,6 +52,6 @@ def run(ctx: StageContext) -> Verdict:
     )
     write_json(
         ctx.out / "scene.json",
-        {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
+        {**report, "verdict": verdict.brief()},
     )
     return verdict

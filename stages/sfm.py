@@ -38,6 +38,6 @@ def run(ctx: StageContext) -> Verdict:
     )
     write_json(
         ctx.out / "sfm.json",
-        {**report, "verdict": verdict.model_dump(mode="json", include={"status", "reasons"})},
+        {**report, "verdict": verdict.brief()},
     )
     return verdict

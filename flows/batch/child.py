@@ -1,16 +1,15 @@
 """Parent side of one run's process."""
 
 import json
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from flows.batch.case_process import CaseOrder
+from flows.child_process import start_module
 from pipeline.store.files import write_text
 from stages.process import EVENT_MARK
 
@@ -32,16 +31,8 @@ class CaseProcess:
         self._log_path = logs / f"{name}.log"
         order_path = logs / f"{name}.json"
         write_text(order_path, order.model_dump_json(indent=1))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.batch.case_process", str(order_path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # a Ctrl-C at the terminal is the batch's to pass on
-            env={**os.environ, **thread_environment(threads), "PYTHONUNBUFFERED": "1"},
+        self._process = start_module(
+            "flows.batch.case_process", order_path, thread_environment(threads)
         )
         threading.Thread(target=self._read, daemon=True).start()
 

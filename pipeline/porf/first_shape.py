@@ -1,5 +1,7 @@
 """The first surface of the fast field: fitted to matches and stereo depths before colours count."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,39 @@ _BATCH = 2048
 _EIKONAL_WEIGHT = 0.1
 _REPORT_EVERY = 25
 _BEYOND = 100.0  # units: farther than any camera stands from the sphere's far side
+
+
+def give_first_shape(
+    field: GridModel,
+    config: TrainConfig,
+    observations: Observations,
+    table: MatchTable,
+    match_K: Tensor,
+    c2w: Tensor,
+    generator_for: Callable[[str], torch.Generator],
+    progress: Progress,
+    interruption: Interruption,
+) -> None:
+    """Place anchors in a field and fit its surface to them, as far as the options ask for it.
+
+    Args:
+        match_K, c2w: see `collect_anchors`.
+        generator_for: a generator on the CPU for every purpose.
+    """
+    options = config.grid
+    if options.anchor_steps == 0 and options.anchor_weight == 0:
+        return
+    drawn = generator_for("anchors")
+    anchors = collect_anchors(
+        config, observations, table, match_K, c2w, drawn, progress, interruption
+    )
+    if anchors is None:
+        return
+    field.anchors = anchors
+    if options.anchor_steps:
+        seed = generator_for("first shape").initial_seed()
+        generator = torch.Generator(c2w.device).manual_seed(seed)
+        fit_to_anchors(field, anchors, options.anchor_steps, generator, progress)
 
 
 def collect_anchors(

@@ -1,6 +1,7 @@
 """What a finished training is worth, in figures and in words."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,12 @@ from pipeline.porf.config import TrainConfig
 from pipeline.porf.gate import Candidate, Gate
 from pipeline.porf.observations import Observations
 from pipeline.verdict import Verdict
+
+
+def exported_cameras(given: IdrCameras, c2w: Tensor, K: Tensor) -> IdrCameras:
+    """The given cameras with trained poses c2w (V, 4, 4), normalised frame, and K (V, 3, 3)."""
+    exact = nearest_rotations(c2w.double().cpu())
+    return replace(given.with_normalised_poses(exact.numpy()), K=K.numpy())
 
 
 def nearest_rotations(c2w: Tensor) -> Tensor:

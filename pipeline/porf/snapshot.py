@@ -1,6 +1,5 @@
 """The state of a training that is not finished, written out like a finished one."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +12,7 @@ from pipeline.porf.artifacts import TrainResult, write_artifacts
 from pipeline.porf.checkpoint import CheckpointFile, training_identity
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.models import build_field, build_poses
-from pipeline.porf.outcome import nearest_rotations
+from pipeline.porf.outcome import exported_cameras
 
 
 def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed: int) -> int:
@@ -50,9 +49,7 @@ def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed:
             poses = build_poses(config.pose, start_c2w.float(), None)
             poses.load_state_dict(joint["poses"])
             c2w = poses()
-    exact = nearest_rotations(c2w.double())
-    cameras = case.cameras.with_normalised_poses(exact.numpy())
-    cameras = replace(cameras, K=start_K.numpy())
+    cameras = exported_cameras(case.cameras, c2w, start_K)
     step = int(joint["step"])
     result = TrainResult(cameras, "joint", [], state["history"], {"steps": step})
     write_artifacts(out, config, field, result, c2w, case)

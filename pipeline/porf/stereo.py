@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pipeline.porf.config import StereoConfig
 from pipeline.porf.interruption import Interruption
+from pipeline.porf.observations import scaled_intrinsics
 from pipeline.progress import Progress
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -91,9 +92,8 @@ def stereo_views(images: Tensor, K: Tensor, c2w: Tensor, max_side: int) -> Stere
             for view in images
         ]
     )
-    factor = K.new_tensor([[size[1] / width], [size[0] / height], [1.0]])
-    small = K * factor
-    small[:, :2, 2] += 0.5 * (factor[:2, 0] - 1)
+    K_small = scaled_intrinsics(K.cpu().double().numpy(), size[1] / width, size[0] / height)
+    small = torch.from_numpy(K_small).to(K)
     return StereoViews(grey, small, c2w)
 
 

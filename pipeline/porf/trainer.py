@@ -17,7 +17,6 @@ they are, and the gate only reports.
 
 import hashlib
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +42,7 @@ from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.epipolar_phase import refine_by_epipolar
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.first_cameras import find_first_cameras
-from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
+from pipeline.porf.first_shape import give_first_shape
 from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
@@ -53,8 +52,8 @@ from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
 from pipeline.porf.outcome import (
     camera_figures,
+    exported_cameras,
     judgement,
-    nearest_rotations,
     progress_figures,
     training_figures,
 )
@@ -225,28 +224,18 @@ class _Training:
 
     def _shape(self, joint: JointTraining) -> None:
         """Give a fast field its first surface from matches and stereo."""
-        options = self.config.grid
-        if not isinstance(joint.field, GridModel):
-            return
-        if options.anchor_steps == 0 and options.anchor_weight == 0:
-            return
-        anchors = collect_anchors(
-            self.config,
-            self.observations,
-            self.table,
-            self.match_K,
-            joint.current_c2w(),
-            self._generator("anchors"),
-            self.progress,
-            self.interruption,
-        )
-        if anchors is None:
-            return
-        joint.field.anchors = anchors
-        if options.anchor_steps:
-            seed = _derived_seed(self.seed, "first shape")
-            generator = torch.Generator(self.device).manual_seed(seed)
-            fit_to_anchors(joint.field, anchors, options.anchor_steps, generator, self.progress)
+        if isinstance(joint.field, GridModel):
+            give_first_shape(
+                joint.field,
+                self.config,
+                self.observations,
+                self.table,
+                self.match_K,
+                joint.current_c2w(),
+                self._generator,
+                self.progress,
+                self.interruption,
+            )
 
     def _epipolar_phase(self) -> PoseField:
         poses, options = self._new_poses(), self.config.epipolar
@@ -368,11 +357,9 @@ class _Training:
             self.candidates.append(self._judge("joint", joint.current_c2w()))
             self.accepted = "joint"
         c2w = joint.current_c2w()
-        exact = nearest_rotations(c2w.double().cpu())
-        cameras = self.case.cameras.with_normalised_poses(exact.numpy())
-        cameras = replace(cameras, K=self.start.K.numpy())
-        if self.accepted == "input":
-            cameras = self.case.cameras
+        cameras = self.case.cameras
+        if self.accepted != "input":
+            cameras = exported_cameras(cameras, c2w, self.start.K)
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
         result.figures = self._figures(joint, cameras)
         result.verdict = self._verdict(result)

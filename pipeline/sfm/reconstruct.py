@@ -100,10 +100,9 @@ def reconstruct(
     attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress, given)
     model, calibration = _calibrated(attempt.mapping.models[0], given, config, progress)
     progress.note(f"calibration: {calibration.rationale}")
+    remarks: list[str] = []
     if given is not None:
-        source = f"the given cameras ({Path(given.source).name})"
-        frame = WorldFrame(given.unit, source, up=given.up)
-        remarks: list[str] = []
+        frame = _frame_of(given)
     else:
         frame, remarks = find_frame(model, ingest, ingest_dir, config.scale, seed, progress)
         apply_frame(model, frame)
@@ -132,6 +131,11 @@ def reconstruct(
     model.write(str(out / "sparse"))
     shutil.copyfile(attempt.database, out / "database.db")
     return SfmResult(model, report)
+
+
+def _frame_of(given: GivenCameras) -> WorldFrame:
+    source = f"the given cameras ({Path(given.source).name})"
+    return WorldFrame(given.unit, source, up=given.up)
 
 
 def _best_attempt(

@@ -72,20 +72,7 @@ def build_surface(
     Raises:
         InputError: the field has no surface, or nothing is left after cleaning.
     """
-    extraction = extract_mesh(
-        sdf,
-        config.resolution,
-        lipschitz=config.lipschitz,
-        device=device,
-        chunk_points=config.chunk_points,
-        progress=progress,
-    )
-    if len(extraction.mesh.faces) == 0:
-        raise InputError(
-            "the trained field has no surface inside the region of interest",
-            hint="train longer; if the region of interest misses the object, set "
-            "`scene.roi_center` and `scene.roi_radius` by hand",
-        )
+    extraction = _extract(sdf, config, device, progress)
     tolerance = SIGHT_TOLERANCE_CELLS * extraction.cell
     cleaning = _clean(extraction, views, sparse_points, config, tolerance, progress)
     mesh, changes = _finish(cleaning.mesh, config, progress)
@@ -115,6 +102,24 @@ def build_surface(
     radius, centre = scale_mat[0, 0], scale_mat[:3, 3]
     world = trimesh.Trimesh(mesh.vertices * radius + centre, mesh.faces, process=False)
     return Surface(world, colours, figures, warnings, textured)
+
+
+def _extract(sdf: Sdf, config: MeshConfig, device: str, progress: Progress) -> Extraction:
+    extraction = extract_mesh(
+        sdf,
+        config.resolution,
+        lipschitz=config.lipschitz,
+        device=device,
+        chunk_points=config.chunk_points,
+        progress=progress,
+    )
+    if len(extraction.mesh.faces) == 0:
+        raise InputError(
+            "the trained field has no surface inside the region of interest",
+            hint="train longer; if the region of interest misses the object, set "
+            "`scene.roi_center` and `scene.roi_radius` by hand",
+        )
+    return extraction
 
 
 def _finish(

@@ -1,0 +1,30 @@
+"""Start of a module in a process of its own, whose output the parent reads line by line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def start_module(
+    module: str, request: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Run `python -m MODULE REQUEST` with standard output and errors in one pipe.
+
+    In a session of its own: a Ctrl-C at the terminal is the parent's to pass on.
+
+    Args:
+        environment: variables beside those of this process.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(request)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+    )
