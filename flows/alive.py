@@ -4,16 +4,14 @@ A run holds a flock on a file that names it; the kernel drops it however the run
 nobody holds belong to runs that were killed: their state is set to CRASHED.
 """
 
-import base64
 import fcntl
 import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+from flows.prefect_api import ask
 
 LOCAL = "local"
 """Stands for the server of this home, whose port changes from start to start."""
@@ -84,35 +82,19 @@ def _is_dead(path: Path) -> bool:
 
 def _mark(api_url: str, run_id: str) -> bool:
     """Set the run's state; True where there is nothing left to do."""
-    run = _ask(f"{api_url}/flow_runs/{run_id}")
+    run = ask(f"{api_url}/flow_runs/{run_id}")
     if run is None:
         return True  # the server does not know it
     if run.get("state_type") not in _FINAL:
         state = {"type": "CRASHED", "name": "Crashed", "message": "the run's process was killed"}
-        _ask(f"{api_url}/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+        ask(f"{api_url}/flow_runs/{run_id}/set_state", {"state": state, "force": True})
         _end_tasks(api_url, run_id, state)
     return True
 
 
 def _end_tasks(api_url: str, run_id: str, state: dict[str, str]) -> None:
-    tasks = _ask(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    tasks = ask(f"{api_url}/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
     for task in tasks or []:
         if task.get("state_type") not in _FINAL:
             body = {"state": state, "force": True}
-            _ask(f"{api_url}/task_runs/{task['id']}/set_state", body)
-
-
-def _ask(url: str, body: dict[str, Any] | None = None, timeout_s: float = 30.0) -> Any:
-    headers = {"Content-Type": "application/json"}
-    auth = os.environ.get("PREFECT_API_AUTH_STRING")
-    if auth:
-        headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise
+            ask(f"{api_url}/task_runs/{task['id']}/set_state", body)

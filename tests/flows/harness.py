@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from flows.case_folder import CaseFolder
 from flows.cli import main
+from flows.prefect_api import ask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = Path(__file__).with_name("small.yaml")
@@ -52,13 +51,14 @@ class Porf:
         truth += ["--ground-truth-mesh", str(case.truth / "mesh_gt.ply")]
         return self("run", case.photos, "-o", case.out, "--config", SMALL, *truth, *words, **env)
 
+    def ask(self, what: str, body: dict[str, Any] | None = None) -> Any:
+        """The server's answer, which may keep one waiting: the tests' database is SQLite."""
+        return ask(f"{self.api_url}/{what}", body)
+
     def task_states(self, case: "SmallCase") -> dict[str, str]:
         """Prefect's own word on every stage of the last run, by stage."""
         run_id = CaseFolder(case.out).load_record().flow_run_id
-        answer = httpx.post(
-            f"{self.api_url}/task_runs/filter", json={"flow_runs": {"id": {"any_": [run_id]}}}
-        )
-        runs: list[dict[str, Any]] = answer.json()
+        runs = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
         return {run["name"].split()[0]: run["state_name"] for run in runs}
 
 

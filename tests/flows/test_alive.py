@@ -4,7 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-import httpx
 import pytest
 
 from flows.alive import alive, bury_dead
@@ -12,15 +11,15 @@ from tests.flows.harness import Porf
 
 
 def state_of(porf: Porf, run_id: str) -> str:
-    return str(httpx.get(f"{porf.api_url}/flow_runs/{run_id}").json()["state_type"])
+    return str(porf.ask(f"flow_runs/{run_id}")["state_type"])
 
 
 @pytest.fixture
 def running(porf: Porf) -> str:
     """A run that the server believes to be running."""
-    flow = httpx.post(f"{porf.api_url}/flows/", json={"name": "reconstruct"}).json()["id"]
+    flow = porf.ask("flows/", {"name": "reconstruct"})["id"]
     body = {"flow_id": flow, "state": {"type": "RUNNING"}}
-    return str(httpx.post(f"{porf.api_url}/flow_runs/", json=body).json()["id"])
+    return str(porf.ask("flow_runs/", body)["id"])
 
 
 def killed_while_alive(folder: Path, run_id: str) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from flows.case_folder import CaseFolder
@@ -168,10 +167,10 @@ def test_a_killed_command_does_not_stay_running(
 ) -> None:
     def latest_state() -> str:
         body = {"sort": "START_TIME_DESC", "limit": 1}
-        runs = httpx.post(f"{porf.api_url}/flow_runs/filter", json=body).json()
+        runs = porf.ask("flow_runs/filter", body)
         return str(runs[0]["state_type"]) if runs[0]["id"] not in before else "not begun"
 
-    before = {run["id"] for run in httpx.post(f"{porf.api_url}/flow_runs/filter", json={}).json()}
+    before = {run["id"] for run in porf.ask("flow_runs/filter", {})}
     process = porf.start(*command(photos_and_truth / "photos", tmp_path / "out", SHORT))
     _until(lambda: latest_state() == "RUNNING" and pids("stages.process", str(tmp_path)), 300)
     process.kill()

@@ -211,7 +211,7 @@ def test_the_ui_shows_the_run_history(porf: Porf, small_case: SmallCase) -> None
     page = httpx.get(address, follow_redirects=True)
     assert page.status_code == 200
     assert "<html" in page.text.lower()
-    runs = httpx.post(f"{porf.api_url}/flow_runs/filter", json={}).json()
+    runs = porf.ask("flow_runs/filter", {})
     assert any(run["name"] == "photos @ fast" for run in runs)
     process.terminate()
     assert process.wait(60) == 0
@@ -222,10 +222,8 @@ def test_prefect_keeps_progress_the_report_and_the_metrics(
 ) -> None:
     case, _ = first_run
     run_id = case.folder.load_record().flow_run_id
-    answer = httpx.post(
-        f"{porf.api_url}/artifacts/filter", json={"flow_runs": {"id": {"any_": [run_id]}}}
-    )
-    artifacts = {artifact["key"]: artifact for artifact in answer.json()}
+    answer = porf.ask("artifacts/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    artifacts = {artifact["key"]: artifact for artifact in answer}
     assert "data:image/png;base64" in artifacts["report"]["data"]
     assert artifacts["metrics"]["type"] == "table"
     assert float(artifacts["train-progress"]["data"]) == 100

@@ -40,8 +40,7 @@ def deployed(porf: Porf) -> Porf:
 
 def test_deploying_again_changes_nothing(deployed: Porf) -> None:
     def named(kind: str, **body: object) -> list[dict]:
-        answer = httpx.post(f"{deployed.api_url}/{kind}/filter", json=body)
-        return [item for item in answer.json() if isinstance(item, dict)]
+        return [item for item in deployed.ask(f"{kind}/filter", body) if isinstance(item, dict)]
 
     pools = {p["name"]: p["concurrency_limit"] for p in named("work_pools")}
     assert pools["porf-cpu"] == 3
@@ -70,7 +69,7 @@ def test_a_queued_run_is_listed_cancelled_and_queued_again(
     assert "Cancel" in deployed("cancel", first).text
     again = run_id(deployed("retry", first, "--from", "sfm").text)
     assert again != first
-    parameters = httpx.get(f"{deployed.api_url}/flow_runs/{again}").json()["parameters"]
+    parameters = deployed.ask(f"flow_runs/{again}")["parameters"]
     assert parameters["case"]["start"] == "sfm"
     assert deployed("logs", again).code == 0
     assert "names no run" in deployed("cancel", "no such run").text
