@@ -4,8 +4,9 @@ VENV ?= .venv
 PORF = $(VENV)/bin/porf
 READY = $(VENV)/.ready
 TESTS ?= tests
-# one thread a test process, and as many processes as there are cores
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
+# one thread a test process, and as many processes as there are cores; a file's tests share what
+# they set up
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all lint types setup clean
 
