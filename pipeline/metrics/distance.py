@@ -33,23 +33,26 @@ class SurfaceDistance:
 
     def distances(self, points: NDArray) -> NDArray:
         """Distances (P,) of points (P, 3) to the nearest place on the surface."""
+        return self.nearest(points)[0]
+
+    def nearest(self, points: NDArray) -> tuple[NDArray, NDArray]:
+        """Distances (P,) of points (P, 3) to the nearest triangles, and which (P,) these are."""
         scaled = np.asarray(points, dtype=np.float64) / self._unit
         parts = [
-            self._distances(scaled[start : start + POINTS_PER_CALL])
+            self._nearest(scaled[start : start + POINTS_PER_CALL])
             for start in range(0, len(scaled), POINTS_PER_CALL)
         ]
-        return np.concatenate(parts) * self._unit if parts else np.zeros(0)
+        if not parts:
+            return np.zeros(0), np.zeros(0, dtype=np.int64)
+        distances, faces = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return distances * self._unit, faces
 
-    def normals_at(self, points: NDArray) -> NDArray:
-        """Unit normals (P, 3) of the triangles nearest to points (P, 3); by their winding."""
-        _, face = self._nearest(np.asarray(points, dtype=np.float64) / self._unit)
+    def normals(self, face: NDArray) -> NDArray:
+        """Unit normals (P, 3), by their winding, of triangles (P,) that `nearest` named."""
         a, b, c = self._corners[face].transpose(1, 0, 2)
         normals = np.cross(b - a, c - a)
         unit: NDArray = normals / np.linalg.norm(normals, axis=1, keepdims=True)
         return unit
-
-    def _distances(self, points: NDArray) -> NDArray:
-        return self._nearest(points)[0]
 
     def _nearest(self, points: NDArray) -> tuple[NDArray, NDArray]:
         """Distances (P,) to the nearest triangles, and which these are."""

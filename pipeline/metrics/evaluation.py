@@ -40,7 +40,7 @@ from pipeline.metrics.table import (
     selfcheck_metrics,
     surface_metrics,
 )
-from pipeline.metrics.tracks import join_tracks, reprojection_errors_px
+from pipeline.metrics.tracks import reprojection_errors_px, tracks_of
 from pipeline.metrics.truth import UNKNOWN_UNIT, Assignment, TrueCameras
 from pipeline.progress import Progress
 
@@ -277,7 +277,7 @@ def measure_reprojection(
     findings: Findings, matches: Sequence[ViewMatches], estimates: dict[str, IdrCameras]
 ) -> None:
     """Reprojection error of the matches' tracks for each set of cameras."""
-    tracks = join_tracks(matches)
+    tracks = tracks_of(matches)
     for who, cameras in estimates.items():
         errors_px = reprojection_errors_px(tracks, cameras.K, cameras.c2w)
         findings.metrics += reprojection_metrics(errors_px, len(tracks), who)

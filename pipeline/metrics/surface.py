@@ -177,8 +177,9 @@ def compare_surfaces(
     to_true = SurfaceDistance(true.vertices, true.faces, spacing)
     to_predicted = SurfaceDistance(predicted_vertices, predicted.faces, spacing)
     # Where no ray meets the prediction at all, it is as inaccurate as can be.
-    accuracy = to_true.distances(on_predicted) if len(on_predicted) else np.array([cap])
-    completeness = to_predicted.distances(on_true)
+    accuracy, true_face = to_true.nearest(on_predicted)
+    accuracy = accuracy if len(on_predicted) else np.array([cap])
+    completeness, predicted_face = to_predicted.nearest(on_true)
     return SurfaceErrors(
         protocol="whole surface" if viewers is None else "seen surface",
         radius=sphere.radius,
@@ -188,25 +189,37 @@ def compare_surfaces(
         threshold=protocol.threshold * sphere.radius,
         missed=missed,
         normal_consistency=_normal_consistency(
-            to_predicted, to_true, (on_predicted, on_true), (accuracy, completeness), cap
+            (to_predicted, to_true),
+            (on_predicted, on_true),
+            (true_face, predicted_face),
+            (accuracy, completeness),
+            cap,
         ),
     )
 
 
 def _normal_consistency(
-    predicted: SurfaceDistance,
-    true: SurfaceDistance,
+    surfaces: tuple[SurfaceDistance, SurfaceDistance],
     points: tuple[NDArray, NDArray],
+    faces: tuple[NDArray, NDArray],
     distances: tuple[NDArray, NDArray],
     cap: float,
 ) -> float:
-    """Mean |cosine| of the normals at points of both surfaces (evenly picked) nearer than `cap`."""
+    """Mean |cosine| of the normals at points of both surfaces (evenly picked) nearer than `cap`.
+
+    Args:
+        surfaces: that the points lie on.
+        faces: the other surface's triangles nearest to them, at `distances`.
+    """
     means = []
-    for cloud, distance in zip(points, distances, strict=True):
+    for own, other, cloud, face, distance in zip(
+        surfaces, surfaces[::-1], points, faces, distances, strict=True
+    ):
         near = np.flatnonzero(distance[: len(cloud)] < cap)
-        picked = cloud[near[:: max(1, len(near) // NORMAL_SAMPLES)]]
+        picked = near[:: max(1, len(near) // NORMAL_SAMPLES)]
         if len(picked):
-            cosine = np.einsum("ij,ij->i", predicted.normals_at(picked), true.normals_at(picked))
+            own_normals = own.normals(own.nearest(cloud[picked])[1])
+            cosine = np.einsum("ij,ij->i", own_normals, other.normals(face[picked]))
             means.append(float(np.abs(cosine).mean()))
     return float(np.mean(means)) if means else float("nan")
 

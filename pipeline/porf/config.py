@@ -51,23 +51,20 @@ class PoseConfig(_Section):
 class EpipolarConfig(_Section):
     """The epipolar loss and the phase that minimises it alone."""
 
-    adjust_iterations: int = Field(
-        30,
-        ge=0,
-        description="iterations of a bundle adjustment on epipolar distances before training; "
-        "0 = none",
+    bundle_adjust: bool = Field(
+        True, description="adjust the cameras to the matches' tracks before training"
     )
     calibrate: bool = Field(
         False,
-        description="that adjustment also tries a new focal length and principal point, which "
-        "held-out matches must confirm strongly; for cases whose principal point was never "
-        "measured and whose photos have no distortion left",
+        description="that adjustment also tries a new focal length, principal point and radial "
+        "distortion, which held-out matches must confirm strongly; for cases whose principal point "
+        "was never measured",
     )
     steps: int = Field(
         0,
         ge=0,
         description="steps of an epipolar-only phase of the pose model; 0 = none: the adjustment "
-        "does the same in a tenth of the time",
+        "does more in less time",
     )
     learning_rate: float = Field(5e-3, gt=0, description="Adam's rate in the epipolar-only phase")
     matches_per_step: int = Field(

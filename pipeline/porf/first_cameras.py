@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.geometry.similarity import umeyama
-from pipeline.porf.adjustment import adjust
+from pipeline.porf.bundle_adjustment import LensModel, bundle_adjust
 from pipeline.porf.config import EpipolarConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.gate import Candidate, Gate
@@ -13,8 +13,11 @@ from pipeline.progress import Progress
 MIN_EVIDENCE = 5.0
 """Standard errors by which a new calibration must beat the given one on held-out matches.
 
-Three numbers that all views share hardly overfit thousands of matches, but where the matches do not
+Few numbers that all views share hardly overfit thousands of matches, but where the matches do not
 determine them they drift, and take the rotations along, at a gain that chance could bring."""
+
+_CALIBRATIONS: dict[str, LensModel] = {"calibrated": "pinhole", "calibrated_radial": "radial"}
+"""Names of candidates and what they refine beside the poses, from few numbers to more."""
 
 
 def find_first_cameras(
@@ -22,31 +25,29 @@ def find_first_cameras(
 ) -> tuple[Candidate, list[Candidate]]:
     """Adjust the given cameras to the training matches, then their calibration too.
 
-    Each step counts only if the held-out matches agree better; the calibration only if the evidence
+    Each step counts only if the held-out matches agree better; a calibration only if the evidence
     is strong.
 
     Returns:
         The accepted cameras, and all that were judged.
     """
-    given = gate.given
-    if options.adjust_iterations == 0 or table.num_pairs == 0 or not gate.can_decide:
-        return given, [given]
+    start, judged = gate.given, [gate.given]
+    if not options.bundle_adjust or table.num_pairs == 0 or not gate.can_decide:
+        return start, judged
     progress.note("cameras are adjusted to the matches")
-    adjusted = _adjusted(gate, "adjusted", table, given, options.adjust_iterations, False)
-    start = gate.choose([adjusted], given)
-    if not options.calibrate:
-        return start, [given, adjusted]
-    calibrated = _adjusted(gate, "calibrated", table, adjusted, options.adjust_iterations, True)
-    if gate.evidence(calibrated, start) >= MIN_EVIDENCE:
-        start = calibrated
-    return start, [given, adjusted, calibrated]
+    judged.append(_adjusted(gate, "adjusted", table, "given"))
+    start = gate.choose(judged[1:], start)
+    for name, model in _CALIBRATIONS.items() if options.calibrate else ():
+        judged.append(_adjusted(gate, name, table, model))
+        if gate.evidence(judged[-1], start) >= MIN_EVIDENCE:
+            start = judged[-1]
+    return start, judged
 
 
-def _adjusted(
-    gate: Gate, name: str, table: MatchTable, start: Candidate, iterations: int, calibrate: bool
-) -> Candidate:
-    result = adjust(table, start.c2w, start.K, calibrate, iterations)
-    return gate.judge(name, _in_frame_of(result.c2w, start.c2w), result.K)
+def _adjusted(gate: Gate, name: str, table: MatchTable, model: LensModel) -> Candidate:
+    given = gate.given
+    result = bundle_adjust(table, given.c2w, gate.K, model)
+    return gate.judge(name, _in_frame_of(result.c2w, given.c2w), result.lens)
 
 
 def _in_frame_of(c2w: Tensor, reference: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The acceptance gate: refined cameras count only if matches that no one trained on agree better.
 
-Candidates are the given cameras, those after the epipolar-only phase, and those of joint training.
+Candidates are the given cameras, those of bundle adjustment and of the epipolar-only phase, and
+those of joint training.
 All are judged on the same held-out matches by the same robust mean of symmetric epipolar distances.
 The given cameras come first: a tie, or a gain that chance could bring, keeps them.
 """
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pipeline.formats.matches import ViewMatches
 from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
+from pipeline.porf.lens import Lens
 
 MIN_HELDOUT = 50
 """With fewer held-out matches no decision is possible, and the given cameras are kept."""
@@ -34,6 +36,7 @@ class Candidate:
         name: `input`, `adjusted`, `calibrated`, `epipolar` or `joint`.
         c2w: (V, 4, 4) normalised frame, on the CPU.
         K: (V, 3, 3) intrinsics of the matches' pixels, float64 on the CPU.
+        lens: how K came from the given intrinsics; its distortion is still in the matches' pixels.
         error_px: robust mean of the held-out symmetric epipolar distances.
         median_px: their median.
     """
@@ -41,6 +44,7 @@ class Candidate:
     name: str
     c2w: Tensor
     K: Tensor
+    lens: Lens
     error_px: float
     median_px: float
 
@@ -63,23 +67,23 @@ class Gate:
         )
         self.K = K.double().cpu()
         self.can_decide = self.table.num_matches >= MIN_HELDOUT
-        given = self._errors_px(c2w_input, self.K)
+        given = self._errors_px(c2w_input, Lens.none())
         self.cutoff_px = max(1.0, 4 * float(given.median())) if len(given) else 1.0
         self.given = self.judge("input", c2w_input)
 
-    def judge(self, name: str, c2w: Tensor, K: Tensor | None = None) -> Candidate:
+    def judge(self, name: str, c2w: Tensor, lens: Lens | None = None) -> Candidate:
         """Measure cameras (V, 4, 4) on the held-out matches; NaN where there are none.
 
         Args:
-            K: (V, 3, 3) intrinsics; None = the given ones.
+            lens: change of the given intrinsics; None = none.
         """
-        K = self.K if K is None else K.detach().double().cpu()
-        errors = self._errors_px(c2w, K)
+        lens = lens or Lens.none()
+        errors = self._errors_px(c2w, lens)
         robust = median = float("nan")
         if len(errors):
             robust = float(errors.clamp(max=self.cutoff_px).mean())
             median = float(errors.median())
-        return Candidate(name, c2w.detach().cpu(), K, robust, median)
+        return Candidate(name, c2w.detach().cpu(), lens.applied(self.K), lens, robust, median)
 
     def choose(
         self, candidates: Sequence[Candidate], default: Candidate | None = None
@@ -104,11 +108,13 @@ class Gate:
         return float(gain.mean() / error.clamp(min=1e-12)) if len(gain) > 1 else 0.0
 
     def _clamped(self, candidate: Candidate) -> Tensor:
-        return self._errors_px(candidate.c2w, candidate.K).clamp(max=self.cutoff_px)
+        return self._errors_px(candidate.c2w, candidate.lens).clamp(max=self.cutoff_px)
 
-    def _errors_px(self, c2w: Tensor, K: Tensor) -> Tensor:
+    def _errors_px(self, c2w: Tensor, lens: Lens) -> Tensor:
+        K = lens.applied(self.K)
         with torch.no_grad():
-            return symmetric_epipolar_errors_px(self.table, c2w.detach().double().cpu(), K)
+            table = lens.undistorted(self.table, K)
+            return symmetric_epipolar_errors_px(table, c2w.detach().double().cpu(), K)
 
 
 def with_heldout_marks(

@@ -80,22 +80,44 @@ class Observations:
     def __len__(self) -> int:
         return len(self.images)
 
-    def calibrated(self, K_before: NDArray, K: NDArray) -> "Observations":
+    def calibrated(
+        self, K_before: NDArray, K: NDArray, distortion: tuple[float, float] = (0.0, 0.0)
+    ) -> "Observations":
         """The same photos with another calibration.
 
         Args:
             K_before, K: (V, 3, 3) old and new intrinsics at the photos' full size.
+            distortion: k1, k2 that the photos have under K; it is undone.
         """
         scale = (
             self.K[0, 0, 0].item() / K_before[0, 0, 0],
             self.K[0, 1, 1].item() / K_before[0, 1, 1],
         )
         small = scaled_intrinsics(K, *scale)
+        photos = self if distortion == (0.0, 0.0) else self._undistorted(small, distortion)
         return replace(
-            self,
+            photos,
             K=torch.from_numpy(small).float().to(self.device),
             K_inv=torch.from_numpy(np.linalg.inv(small)).float().to(self.device),
         )
+
+    def _undistorted(self, K: NDArray, distortion: tuple[float, float]) -> "Observations":
+        """Photos and masks without a distortion k1, k2 under K (V, 3, 3), training size."""
+        layers = [self.images.cpu().numpy()]
+        if self.masks is not None:
+            layers.append(self.masks.cpu().numpy().astype(np.uint8))
+        size = (self.images.shape[2], self.images.shape[1])
+        straight = [np.empty_like(layer) for layer in layers]
+        for view, K_view in enumerate(K):
+            maps = cv2.initUndistortRectifyMap(
+                K_view, np.array([*distortion, 0.0, 0.0]), np.eye(3), K_view, size, cv2.CV_32FC1
+            )
+            for before, after in zip(layers, straight, strict=True):
+                after[view] = cv2.remap(
+                    before[view], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                )
+        images, *masks = (torch.from_numpy(layer).to(self.device) for layer in straight)
+        return replace(self, images=images, masks=masks[0].bool() if masks else None)
 
     def draw(self, count: int, view: int | None, generator: torch.Generator) -> PixelBatch:
         """`count` random pixels of all views, or of one; generator on the images' device."""

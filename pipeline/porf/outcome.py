@@ -7,13 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.formats.case import Case
 from pipeline.formats.idr import IdrCameras
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.porf.artifacts import HISTORY_COLUMNS, TrainResult
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.gate import Candidate, Gate
+from pipeline.porf.lens import Lens
 from pipeline.porf.observations import Observations
 from pipeline.verdict import Verdict
+
+_DISTORTION_TOLD_PX = 0.5
 
 
 def exported_cameras(given: IdrCameras, c2w: Tensor, K: Tensor) -> IdrCameras:
@@ -57,6 +61,14 @@ def camera_figures(given: IdrCameras, cameras: IdrCameras) -> dict[str, Any]:
     }
 
 
+def lens_figures(lens: Lens, cameras: IdrCameras, case: Case) -> dict[str, Any]:
+    """Distortion that the photos still have, where the calibration found some."""
+    if not lens.distorts:
+        return {}
+    moved_px = max(lens.displacement_px(K, case.width, case.height) for K in cameras.K)
+    return {"distortion_left": list(lens.distortion), "distortion_left_px": moved_px}
+
+
 def training_figures(
     config: TrainConfig,
     gate: Gate,
@@ -94,6 +106,13 @@ def judgement(config: TrainConfig, gate: Gate, result: TrainResult, warnings: li
         warnings.append(
             f"only {gate.table.num_matches} held-out matches: refined cameras cannot be judged"
             + (", the given ones are kept" if result.accepted == "input" else "")
+        )
+    left_px = result.figures.get("distortion_left_px", 0.0)
+    if left_px > _DISTORTION_TOLD_PX:
+        k1, k2 = result.figures["distortion_left"]
+        warnings.append(
+            f"the photos still have radial distortion of up to {left_px:.1f} px (k1 {k1:.4g}, "
+            f"k2 {k2:.4g}): it was undone for training, but the exported cameras know no distortion"
         )
     before, after = (result.figures[f"heldout_epipolar_{when}_px"] for when in ("before", "after"))
     if before is not None and after is not None and after > before:

@@ -11,6 +11,7 @@ from pipeline.formats.case import Case
 from pipeline.porf.artifacts import TrainResult, write_artifacts
 from pipeline.porf.checkpoint import CheckpointFile, training_identity
 from pipeline.porf.config import TrainConfig
+from pipeline.porf.lens import Lens
 from pipeline.porf.models import build_field, build_poses
 from pipeline.porf.outcome import exported_cameras
 
@@ -39,7 +40,8 @@ def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed:
             hint="training writes one every train.checkpoint_every steps, and when it is stopped",
         )
     joint = state["joint"]
-    _, start_c2w, start_K = next(c for c in state["candidates"] if c[0] == state["start"])
+    _, start_c2w, lens = next(c for c in state["candidates"] if c[0] == state["start"])
+    start_K = Lens(*lens).applied(torch.from_numpy(case.cameras.K))
     field = build_field(config, None, device)
     cast(nn.Module, field).load_state_dict(joint["field"])
     with torch.no_grad():

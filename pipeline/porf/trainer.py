@@ -1,9 +1,9 @@
-"""Training of one case: epipolar phase, gate, joint training, gate, settling; with resume.
+"""Training of one case: bundle adjustment, gate, joint training, gate, settling; with resume.
 
 How cameras are accepted:
 
-1. The given cameras are adjusted to the matches, poses first, then their calibration, and on
-   request by an epipolar-only phase of the pose model. A result with which the held-out matches do
+1. The given cameras are adjusted to the matches, on request with their calibration and by an
+   epipolar-only phase of the pose model. A result with which the held-out matches do
    not agree better is dropped, and training starts from what there was before.
 2. Joint training moves cameras and surface together from `pose.joint_start` on.
 3. When the last `pose.settle_share` of the steps begins, the candidates from before and
@@ -17,6 +17,7 @@ they are, and the gate only reports.
 
 import hashlib
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +48,7 @@ from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
 from pipeline.porf.joint import JointTraining, pixel_psnr
+from pipeline.porf.lens import Lens
 from pipeline.porf.memory import is_out_of_memory, too_little_memory
 from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
@@ -54,6 +56,7 @@ from pipeline.porf.outcome import (
     camera_figures,
     exported_cameras,
     judgement,
+    lens_figures,
     progress_figures,
     training_figures,
 )
@@ -193,7 +196,9 @@ class _Training:
         if state is not None:
             self.history = state["history"]
             self.accepted = state["accepted"]
-            self.candidates = [self.gate.judge(*parts) for parts in state["candidates"]]
+            self.candidates = [
+                self.gate.judge(name, c2w, Lens(*lens)) for name, c2w, lens in state["candidates"]
+            ]
             self._start_from(self._candidate(state["start"]))
             joint = self._joint(self._new_poses())
             joint.load_state_dict(state["joint"])
@@ -214,13 +219,16 @@ class _Training:
         return next(c for c in self.candidates if c.name == name)
 
     def _start_from(self, start: Candidate) -> None:
-        """Train with these cameras and their calibration."""
+        """Train with these cameras, their calibration, and pixels that it explains."""
         self.start, self.accepted = start, start.name
         self.match_K = start.K.float().to(self.device)
-        self.observations = self.observations.calibrated(self.case.cameras.K, start.K.numpy())
+        self.table = start.lens.undistorted(self.table, self.match_K)
+        self.observations = self.observations.calibrated(
+            self.case.cameras.K, start.K.numpy(), start.lens.distortion
+        )
 
     def _judge(self, name: str, c2w: Tensor) -> Candidate:
-        return self.gate.judge(name, c2w, self.start.K)
+        return self.gate.judge(name, c2w, self.start.lens)
 
     def _shape(self, joint: JointTraining) -> None:
         """Give a fast field its first surface from matches and stereo."""
@@ -300,7 +308,7 @@ class _Training:
         if joint.poses_move:
             self.candidates.append(self._judge("joint", joint.current_c2w()))
         # The surface has grown with one calibration: only cameras that share it can take over.
-        usable = [c for c in self.candidates if torch.equal(c.K, self.start.K)]
+        usable = [c for c in self.candidates if c.lens == self.start.lens]
         best = self.gate.choose(usable, self.start)
         self.accepted = best.name
         joint.fix_poses(best.c2w)
@@ -344,7 +352,7 @@ class _Training:
                 "joint": joint.state_dict(),
                 "history": self.history,
                 "accepted": self.accepted,
-                "candidates": [(c.name, c.c2w, c.K) for c in self.candidates],
+                "candidates": [(c.name, c.c2w, astuple(c.lens)) for c in self.candidates],
                 "start": self.start.name,
             },
             joint.step,
@@ -377,6 +385,7 @@ class _Training:
         return {
             **training_figures(self.config, *parts),
             **camera_figures(self.case.cameras, cameras),
+            **lens_figures(self.start.lens, cameras, self.case),
             "psnr_heldout_db": psnr,
         }
 

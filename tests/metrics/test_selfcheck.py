@@ -9,7 +9,7 @@ from pipeline.formats.idr import IdrCameras, make_scale_mat, to_world
 from pipeline.formats.matches import ViewMatches
 from pipeline.geometry.cameras import project
 from pipeline.metrics.selfcheck import check_surface
-from pipeline.metrics.tracks import join_tracks, reprojection_errors_px
+from pipeline.metrics.tracks import reprojection_errors_px, tracks_of
 from tests.surface.analytic_scene import HEIGHT, WIDTH, K, photograph, ring
 
 SCALE_MAT = make_scale_mat(np.array([1.0, 2, 3]), 5.0)
@@ -79,7 +79,7 @@ def _matches(points: np.ndarray, cameras: IdrCameras) -> list[ViewMatches]:
 
 def test_tracks_join_and_reproject(cameras):
     points = _world(0.4 * _directions(40))
-    tracks = join_tracks(_matches(points, cameras))
+    tracks = tracks_of(_matches(points, cameras))
     assert len(tracks) == 40 and len(tracks.point) == 40 * VIEWS
     errors = reprojection_errors_px(tracks, cameras.K, cameras.c2w)
     assert errors.max() < 0.05, "keypoints are rounded to 1/64 pixel"
@@ -92,5 +92,5 @@ def test_contradictory_tracks_are_left_out(cameras):
     points = _world(0.4 * _directions(10))
     matches = _matches(points, cameras)
     matches[0].matches_px[0][0, 2:] = matches[0].matches_px[0][1, 2:]  # two points become one
-    assert len(join_tracks(matches)) == 8
-    assert len(join_tracks([ViewMatches([], [], [])] * VIEWS)) == 0
+    assert len(tracks_of(matches)) == 8
+    assert len(tracks_of([ViewMatches([], [], [])] * VIEWS)) == 0

@@ -34,7 +34,7 @@ class Said(NullProgress):
 
 def options(**changes: Any) -> TrainConfig:
     grid = {**TINY_OPTIONS["grid"], "anchor_steps": 0, "anchor_weight": 0}
-    quick = {"steps": 20, "device": "cpu", "epipolar": {"adjust_iterations": 0}, "grid": grid}
+    quick = {"steps": 20, "device": "cpu", "epipolar": {"bundle_adjust": False}, "grid": grid}
     return TrainConfig.model_validate({**TINY_OPTIONS, **quick, **changes})
 
 

@@ -22,7 +22,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
 
 def _losses(tiny: TinyCase, folder: Path, section: str, changed: dict[str, Any]) -> list[float]:
     base: dict[str, Any] = {**TINY_OPTIONS, "steps": 6, "log_every": 3, "rays": 48, "device": "cpu"}
-    base["epipolar"] = {"adjust_iterations": 2, "pairs_per_step": 4}
+    base["epipolar"] = {"bundle_adjust": True, "pairs_per_step": 4}
     base["stereo"] = STEREO.model_dump()
     base["grid"] = {**base["grid"], "anchor_steps": 2, "foreground_samples": 0}
     base[section] = {**base[section], **changed}
@@ -46,7 +46,7 @@ def usual(tiny: TinyCase, tmp_path_factory: pytest.TempPathFactory) -> list[floa
         ("grid", {"foreground_samples": 2}),
         ("grid", {"coarse_share": 1.0, "resolutions": [4, 8, 16]}),
         ("grid", {"view_start": 1.0}),
-        ("epipolar", {"adjust_iterations": 0}),
+        ("epipolar", {"bundle_adjust": False}),
         ("stereo", {"views": 0}),
         ("stereo", {"views": 4}),
     ],

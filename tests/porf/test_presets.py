@@ -40,7 +40,7 @@ PUBLISHED: dict[str, Any] = {
     "pose.schedule": "constant",
     "pose.joint_start": 0,
     "pose.settle_share": 0,
-    "epipolar.adjust_iterations": 0,
+    "epipolar.bundle_adjust": False,
     "epipolar.calibrate": False,
     "epipolar.steps": 0,
     "epipolar.weight": 0.1,

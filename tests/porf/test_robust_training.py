@@ -47,7 +47,7 @@ class Said(NullProgress):
 def options(**changes: Any) -> TrainConfig:
     """Without the parts that come before the steps: they are not what is tested here."""
     grid = {**TINY_OPTIONS["grid"], "anchor_steps": 0, "anchor_weight": 0}
-    before = {"epipolar": {"adjust_iterations": 0, "pairs_per_step": 8}, "grid": grid}
+    before = {"epipolar": {"bundle_adjust": False, "pairs_per_step": 8}, "grid": grid}
     return TrainConfig.model_validate({**TINY_OPTIONS, **before, "device": "cpu", **changes})
 
 
@@ -338,7 +338,7 @@ def with_matches(case: Case, change: Any) -> Case:
 
 ONE_VIEW = {
     "rays_from": "one_view",
-    "epipolar": {"adjust_iterations": 0, "steps": 5, "pairs_from": "one_view"},
+    "epipolar": {"bundle_adjust": False, "steps": 5, "pairs_from": "one_view"},
 }
 
 

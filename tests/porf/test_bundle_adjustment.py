@@ -1,5 +1,6 @@
-"""Bundle adjustment on epipolar distances, against cameras that are known."""
+"""Bundle adjustment of matches' tracks, against cameras that are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,12 @@ import torch
 
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.similarity import umeyama
-from pipeline.porf import adjustment
-from pipeline.porf.adjustment import adjust
+from pipeline.porf.bundle_adjustment import bundle_adjust
 from pipeline.porf.config import EpipolarConfig
-from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
+from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.first_cameras import find_first_cameras
 from pipeline.porf.gate import Gate, with_heldout_marks
+from pipeline.porf.lens import Lens
 from pipeline.progress import NullProgress
 from tests.porf.tiny_case import TinyCase, write_tiny_case
 
@@ -36,37 +37,81 @@ def _parts(tiny: TinyCase) -> tuple[MatchTable, Gate, torch.Tensor, torch.Tensor
     return MatchTable.from_matches(matches, both_directions=False), Gate(matches, K, c2w), c2w, K
 
 
-def test_derivatives_are_those_of_the_distance(tiny: TinyCase) -> None:
-    table, _, c2w, K = _parts(tiny)
-    table = adjustment._on_cpu(table)
-    F = adjustment.fundamental_matrices(table.pair_ref, table.pair_src, c2w, K)
-    rows = slice(0, 40)
-    distance, slope = adjustment._distances(table, F, rows)
-    true = symmetric_epipolar_errors_px(table, c2w, K)[rows]
-    torch.testing.assert_close(distance.abs(), true, rtol=1e-4, atol=1e-4)
-    owner = table.pair_of_match[rows]
-    for entry in range(9):
-        step = 1e-6 * F.abs().amax(dim=(1, 2))
-        moved = [F.clone(), F.clone()]
-        for F_moved, sign in zip(moved, (1, -1), strict=True):
-            F_moved.view(-1, 9)[:, entry] += sign * step
-        up, down = (adjustment._distances(table, f, rows)[0] for f in moved)
-        numeric = (up - down) / (2 * step[owner])
-        torch.testing.assert_close(
-            slope[:, entry], numeric, rtol=1e-4, atol=1e-4 * float(numeric.abs().max())
-        )
-
-
 def test_disturbed_cameras_are_found_again(tiny: TinyCase) -> None:
     table, _, c2w, K = _parts(tiny)
     before = _rotation_error_deg(c2w, tiny)
-    result = adjust(table, c2w, K, calibrate=False)
+    result = bundle_adjust(table, c2w, K, "given")
     assert before > 0.4
     assert _rotation_error_deg(result.c2w, tiny) < 0.15 * before
-    assert result.cost_after < 0.1 * result.cost_before
-    assert torch.equal(result.K, K)
-    again = adjust(table, c2w, K, calibrate=False)
+    assert result.observations > 100
+    assert result.lens == Lens.none()
+    again = bundle_adjust(table, c2w, K, "given")
     assert torch.equal(again.c2w, result.c2w)  # nothing is drawn
+
+
+def test_views_of_different_intrinsics(tiny: TinyCase) -> None:
+    """The same rays in other pixels lead to the truth as well."""
+    table, _, c2w, K = _parts(tiny)
+    zoomed = K.clone()
+    zoomed[::2, :2] *= 2.0  # every other photo at twice the size
+    view = torch.stack([table.pair_ref, table.pair_src], dim=1)[table.pair_of_match]
+    factor = 1.0 + (view % 2 == 0).repeat_interleave(2, dim=1)
+    other = replace(table, points_px=table.points_px * factor)
+    result = bundle_adjust(other, c2w, zoomed, "given")
+    assert _rotation_error_deg(result.c2w, tiny) < 0.15 * _rotation_error_deg(c2w, tiny)
+
+
+def test_without_a_track_nothing_moves(tiny: TinyCase) -> None:
+    table, _, c2w, K = _parts(tiny)
+    none = table.select(torch.zeros(0, dtype=torch.long))
+    result = bundle_adjust(none, c2w, K, "radial")
+    assert result.observations == 0
+    assert torch.equal(result.c2w, c2w.double())
+
+
+def _distorted(xy: torch.Tensor, K: torch.Tensor, k1: float, k2: float) -> torch.Tensor:
+    seen = (xy - K[:2, 2]) / K[[0, 1], [0, 1]]
+    r2 = (seen**2).sum(1, keepdim=True)
+    return seen * (1 + k1 * r2 + k2 * r2**2) * K[[0, 1], [0, 1]] + K[:2, 2]
+
+
+def test_a_lens_undoes_its_distortion(tiny: TinyCase) -> None:
+    table, _, _, K = _parts(tiny)
+    lens = Lens(1.0, (0.0, 0.0), (0.08, -0.03))
+    ends = [_distorted(table.points_px[:, k : k + 2].double(), K[0], 0.08, -0.03) for k in (0, 2)]
+    distorted = replace(table, points_px=torch.cat(ends, dim=1))
+    straight = lens.undistorted(distorted, K).points_px
+    torch.testing.assert_close(straight, table.points_px.double(), atol=1e-6, rtol=0)
+    assert lens.displacement_px(K[0].numpy(), 64, 48) > 0.1
+    assert Lens.none().undistorted(distorted, K) is distorted
+
+
+def test_distortion_that_was_left_is_found_and_undone(tiny: TinyCase) -> None:
+    matches = [
+        replace(
+            view,
+            matches_px=[
+                np.concatenate(
+                    [
+                        _distorted(torch.from_numpy(rows[:, k : k + 2]).double(), K[0], 0.3, 0.1)
+                        for k in (0, 2)
+                    ],
+                    axis=1,
+                ).astype(np.float32)
+                for rows in view.matches_px
+            ],
+        )
+        for view in with_heldout_marks(tiny.case.matches, 0)
+        for K in [torch.from_numpy(tiny.case.cameras.K)]
+    ]
+    K, c2w = (torch.from_numpy(a) for a in (tiny.case.cameras.K, tiny.case.cameras.c2w_normalised))
+    gate = Gate(matches, K, c2w)
+    table = MatchTable.from_matches(matches, both_directions=False)
+    start, judged = find_first_cameras(gate, table, EpipolarConfig(calibrate=True), NullProgress())
+    assert [c.name for c in judged] == ["input", "adjusted", "calibrated", "calibrated_radial"]
+    assert start.name == "calibrated_radial"
+    assert start.lens.distortion[0] == pytest.approx(0.3, abs=0.1)
+    assert start.error_px < judged[2].error_px
 
 
 def test_a_wrong_calibration_is_found_and_needs_evidence(tiny: TinyCase) -> None:
@@ -79,7 +124,7 @@ def test_a_wrong_calibration_is_found_and_needs_evidence(tiny: TinyCase) -> None
     gate = Gate(matches, wrong, c2w)
     options = EpipolarConfig(calibrate=True)
     start, judged = find_first_cameras(gate, table, options, NullProgress())
-    assert [c.name for c in judged] == ["input", "adjusted", "calibrated"]
+    assert [c.name for c in judged] == ["input", "adjusted", "calibrated", "calibrated_radial"]
     assert start.name == "calibrated"
     np.testing.assert_allclose(start.K[0, 0, 0], K[0, 0, 0], rtol=0.02)
     np.testing.assert_allclose(start.K[0, :2, 2], K[0, :2, 2], atol=0.8)
@@ -96,7 +141,7 @@ def test_a_right_calibration_is_kept(tiny: TinyCase) -> None:
 
 def test_options_switch_the_parts_off(tiny: TinyCase) -> None:
     table, gate, _, _ = _parts(tiny)
-    off = EpipolarConfig(adjust_iterations=0)
+    off = EpipolarConfig(bundle_adjust=False)
     assert find_first_cameras(gate, table, off, NullProgress())[0].name == "input"
     _, judged = find_first_cameras(gate, table, EpipolarConfig(), NullProgress())
     assert [c.name for c in judged] == ["input", "adjusted"]
@@ -121,8 +166,6 @@ def test_the_frame_stays(tiny: TinyCase) -> None:
 
 def test_training_exports_the_calibration(tiny: TinyCase, tmp_path: Path) -> None:
     """A case with a wrong principal point: cameras, model and figures carry the new one."""
-    from dataclasses import replace  # noqa: PLC0415
-
     from pipeline.formats.idr import load_idr_cameras  # noqa: PLC0415
     from pipeline.porf.config import TrainConfig  # noqa: PLC0415
     from pipeline.porf.trained import load_trained  # noqa: PLC0415

@@ -1,0 +1,189 @@
+"""Bundle adjustment of a case: its poses, and on request one lens for all views, by its matches.
+
+Matches join into tracks, tracks are triangulated, and pycolmap (Ceres) moves poses and points with
+a Cauchy loss. Tracks tie many views together, which pairwise distances do not: from the same start
+the cameras come out better (docs/training.md).
+
+Every view is brought to one ideal camera first, so that views with different intrinsics share one
+change of focal length, principal point and radial distortion.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pycolmap
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.geometry.cameras import invert_pose
+from pipeline.geometry.pixels import idr_to_colmap_px
+from pipeline.geometry.tracks import Tracks, join_tracks, triangulate
+from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
+from pipeline.porf.lens import Lens
+from pipeline.sfm.adjustment import adjust
+from pipeline.sfm.colmap import c2w_of
+
+LensModel = Literal["given", "pinhole", "radial"]
+"""What is refined beside the poses: nothing; focal length and principal point; two coefficients of
+radial distortion as well."""
+
+_COLMAP_MODEL = {"given": "SIMPLE_PINHOLE", "pinhole": "SIMPLE_PINHOLE", "radial": "RADIAL"}
+_LOSS_PX = 1.0
+_INLIER_PX = 4.0
+_LOOSE = 4.0  # medians
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 5
+_MAX_TRACKS = 40_000
+_MIN_SPREAD = np.sin(np.deg2rad(0.5)) ** 2
+"""Of a point's rays: those that all but coincide say nothing about depth and slow the solver."""
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """Result of an adjustment.
+
+    Attributes:
+        c2w: (V, 4, 4) float64, in no particular frame.
+        lens: shared change of the given intrinsics.
+        observations: that counted in the end; 0 = nothing could be triangulated, nothing moved.
+        median_px: median reprojection error of them.
+    """
+
+    c2w: Tensor
+    lens: Lens
+    observations: int
+    median_px: float
+
+
+def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -> Adjusted:
+    """Minimise the reprojection errors of all tracks, on the CPU in float64.
+
+    Bad cameras misplace right matches too: rounds begin with a loss as wide as the errors are, and
+    choose their matches anew, until it is down to one pixel.
+
+    Args:
+        table: matches in the pixels of K.
+        c2w: (V, 4, 4) starting poses.
+        K: (V, 3, 3) given intrinsics.
+    """
+    ideal = _IdealMatches(table, K)
+    poses, lens = c2w.double().cpu().numpy(), Lens.none()
+    observations, median_px = 0, float("nan")
+    for count in range(1, _MAX_ROUNDS + 1):
+        tracks, points, width_px = ideal.tracks(poses, lens)
+        if len(tracks) == 0:
+            break
+        scene = _scene(tracks, points, poses, lens, ideal.focal_px, model)
+        refine = model != "given"
+        loss_px = max(_LOSS_PX, width_px)
+        after = adjust(scene, loss_px, refine, threads=1, fixed_intrinsics=not refine)
+        ids = sorted(scene.reg_image_ids())
+        poses = poses.copy()
+        poses[[i - 1 for i in ids]] = [c2w_of(scene.image(i)) for i in ids]
+        lens = _lens_of(scene.cameras[1], ideal.focal_px)
+        observations = len(after.squared_px)
+        median_px = float(np.sqrt(np.median(after.squared_px)))
+        if count >= _MIN_ROUNDS and loss_px == _LOSS_PX:
+            break
+    return Adjusted(torch.from_numpy(poses), lens, observations, median_px)
+
+
+class _IdealMatches:
+    """Matches seen by one camera: focal length `focal_px`, principal point at (0, 0)."""
+
+    def __init__(self, table: MatchTable, K: Tensor) -> None:
+        K = K.double().cpu()
+        self.focal_px = float(K[:, 0, 0].mean())
+        pair = table.pair_of_match.cpu()
+        self.ref, self.src = table.pair_ref.cpu()[pair], table.pair_src.cpu()[pair]
+        points = table.points_px.cpu().double()
+        inverse = torch.linalg.inv(K)
+        ends = [self._ideal(points[:, :2], inverse[self.ref])]
+        ends.append(self._ideal(points[:, 2:], inverse[self.src]))
+        self.matches_px = torch.cat(ends, dim=1)
+        moved = {name: value.cpu() for name, value in vars(table).items()}
+        self.table = MatchTable(**{**moved, "points_px": self.matches_px})
+
+    def _ideal(self, xy_px: Tensor, K_inverse: Tensor) -> Tensor:
+        homogeneous = torch.cat([xy_px, torch.ones_like(xy_px[:, :1])], dim=1)
+        return (K_inverse @ homogeneous[..., None])[:, :2, 0] * self.focal_px
+
+    def tracks(self, c2w: NDArray, lens: Lens) -> tuple[Tracks, NDArray, float]:
+        """Tracks that fit the cameras, their points (T, 3), and their median error in pixels.
+
+        The tracks' pixels are those before the lens is undone.
+        """
+        ideal_K = torch.diag(torch.tensor([self.focal_px, self.focal_px, 1.0]).double())
+        K = lens.applied(ideal_K.expand(len(c2w), 3, 3))
+        table = lens.undistorted(self.table, K)
+        distance = symmetric_epipolar_errors_px(table, torch.from_numpy(c2w), K)
+        fits = distance < max(_INLIER_PX, _LOOSE * float(distance.median()))
+        tracks = join_tracks(
+            self.ref[fits].numpy(), self.src[fits].numpy(), self.matches_px[fits].numpy(), 2
+        )
+        if len(tracks) > _MAX_TRACKS:
+            tracks = tracks.of_points(np.linspace(0, len(tracks) - 1, _MAX_TRACKS).astype(int))
+        straight = Tracks(tracks.point, tracks.view, lens.undistorted_px(tracks, K))
+        found = triangulate(straight, K.numpy(), c2w)
+        seen = found.error_px[np.isfinite(found.error_px)]
+        median_px = float(np.median(seen)) if len(seen) else 0.0
+        good = found.error_px < max(_INLIER_PX, _LOOSE * median_px)
+        good &= (_spread(straight, found.xyz, c2w) > _MIN_SPREAD)[tracks.point]
+        good &= (np.bincount(tracks.point[good], minlength=len(tracks)) >= 2)[tracks.point]
+        return tracks.of_observations(good), found.xyz[np.unique(tracks.point[good])], median_px
+
+
+def _spread(tracks: Tracks, points: NDArray, c2w: NDArray) -> NDArray:
+    """How far the rays of each point (T,) are from parallel: 1 - |mean direction|²."""
+    ray = points[tracks.point] - c2w[tracks.view, :3, 3]
+    ray /= np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-300)
+    total = np.zeros((len(points), 3))
+    np.add.at(total, tracks.point, ray)
+    count = np.maximum(np.bincount(tracks.point, minlength=len(points)), 1)
+    spread: NDArray = 1 - ((total / count[:, None]) ** 2).sum(axis=1)
+    return spread
+
+
+def _scene(
+    tracks: Tracks, points: NDArray, c2w: NDArray, lens: Lens, focal_px: float, model: LensModel
+) -> pycolmap.Reconstruction:
+    """COLMAP's form of tracks and cameras; view i is image i + 1, views without tracks are out."""
+    scene = pycolmap.Reconstruction()
+    scene.add_camera_with_trivial_rig(_camera(lens, focal_px, model))
+    w2c = invert_pose(c2w)
+    slot = np.zeros(len(tracks.view), dtype=np.int64)
+    for view in np.unique(tracks.view).tolist():
+        mine = np.flatnonzero(tracks.view == view)
+        slot[mine] = np.arange(len(mine))
+        keypoints = idr_to_colmap_px(tracks.xy_px[mine])
+        image = pycolmap.Image(name=str(view), image_id=view + 1, camera_id=1, keypoints=keypoints)
+        rotation = pycolmap.Rotation3d(w2c[view, :3, :3])
+        pose = pycolmap.Rigid3d(rotation, w2c[view, :3, 3])
+        scene.add_image_with_trivial_frame(image, pose)
+    order = np.argsort(tracks.point, kind="stable")
+    ends = np.cumsum(np.bincount(tracks.point))[:-1]
+    for xyz, rows in zip(points, np.split(order, ends), strict=True):
+        elements = [
+            pycolmap.TrackElement(view + 1, index)
+            for view, index in zip(tracks.view[rows].tolist(), slot[rows].tolist(), strict=True)
+        ]
+        scene.add_point3D(xyz, pycolmap.Track(elements=elements))
+    return scene
+
+
+def _camera(lens: Lens, focal_px: float, model: LensModel) -> pycolmap.Camera:
+    centre = idr_to_colmap_px(np.array(lens.shift) * focal_px)
+    extra = list(lens.distortion) if model == "radial" else []
+    size = max(1, round(2 * focal_px))  # of no effect, but there must be one
+    params = [focal_px * lens.zoom, *centre, *extra]
+    return pycolmap.Camera(
+        camera_id=1, model=_COLMAP_MODEL[model], width=size, height=size, params=params
+    )
+
+
+def _lens_of(camera: pycolmap.Camera, focal_px: float) -> Lens:
+    focal, x, y, *distortion = (float(value) for value in camera.params)
+    shift = (np.array([x, y]) - idr_to_colmap_px(np.zeros(2))) / focal_px
+    k1, k2 = distortion or (0.0, 0.0)
+    return Lens(focal / focal_px, (float(shift[0]), float(shift[1])), (k1, k2))
