@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import InputError
@@ -35,7 +36,6 @@ from pipeline.report.pictures import (
 from pipeline.report.scene3d import pack_scene
 from pipeline.report.shade import Shot, Studio
 from pipeline.report.words import number
-from pipeline.surface.decimate import DisplayMesh
 
 MAX_BYTES = 15_000_000
 SIDES = 8
@@ -98,31 +98,40 @@ def _draw_mesh(data: ReportData, parts: PageParts, pictures: PictureFolder) -> N
     parts.hero = webp_uri(trimmed(hero.colour), quality=88)
     pictures.save("mesh", hero.colour)
     pictures.save("mesh_clay", hero.clay)
-    shots = [studio.shoot(front + 360 * side / SIDES) for side in range(SIDES)]
+    rgb = _error_rgb(data)
+    shots = [
+        studio.shoot(
+            front + 360 * side / SIDES,
+            other_rgb=rgb if side % (SIDES // ERROR_SIDES) == 0 else None,
+        )
+        for side in range(SIDES)
+    ]
     parts.sides = [
         {"colour": webp_uri(s.colour), "clay": webp_uri(s.clay), "label": f"{45 * i}°"}
         for i, s in enumerate(shots)
     ]
     pictures.save("mesh_sides", _sides_sheet(shots, clay=False))
     pictures.save("mesh_sides_clay", _sides_sheet(shots, clay=True))
-    _draw_errors(data, parts, pictures, front)
+    _draw_errors(data, parts, pictures, [s.recoloured for s in shots if s.recoloured])
+
+
+def _error_rgb(data: ReportData) -> NDArray | None:
+    """Colours (V, 3) of the mesh by its distance from the truth, where that is known."""
+    error = data.mesh_error
+    return None if error is None else error_colours(error.distance, error.threshold, error.cap)
 
 
 def _draw_errors(
-    data: ReportData, parts: PageParts, pictures: PictureFolder, front_deg: float
+    data: ReportData, parts: PageParts, pictures: PictureFolder, sides: list[Image.Image]
 ) -> None:
-    """The mesh coloured by its distance from the truth, where that is known."""
-    error, mesh = data.mesh_error, data.mesh
-    if error is None or mesh is None:
+    """The mesh coloured by its distance from the truth, from `ERROR_SIDES` sides."""
+    if data.mesh_error is None:
         return
-    rgb = error_colours(error.distance, error.threshold, error.cap)
-    studio = Studio(DisplayMesh(mesh.vertices, mesh.normals, mesh.faces, rgb), data.up)
-    shots = [studio.shoot(front_deg + 90 * side) for side in range(ERROR_SIDES)]
     parts.error_sides = [
-        {"colour": webp_uri(shot.colour), "label": f"{90 * i}°"} for i, shot in enumerate(shots)
+        {"colour": webp_uri(side), "label": f"{90 * i}°"} for i, side in enumerate(sides)
     ]
-    parts.error_scale = error_scale(FULL_SCALE * 100 * error.threshold)
-    tiles = [Tile(shot.colour, f"{90 * side}°") for side, shot in enumerate(shots)]
+    parts.error_scale = error_scale(FULL_SCALE * 100 * data.mesh_error.threshold)
+    tiles = [Tile(side, f"{90 * i}°") for i, side in enumerate(sides)]
     pictures.save("mesh_error", contact_sheet(tiles, columns=4, cell=(400, 320)))
 
 

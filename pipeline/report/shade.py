@@ -23,11 +23,13 @@ class Shot:
         colour: RGBA, vertex colours under soft light.
         clay: RGBA, one colour under the same light, so that only the shape speaks.
         label: from where.
+        recoloured: RGBA, other vertex colours under soft light, where they were given.
     """
 
     colour: Image.Image
     clay: Image.Image
     label: str
+    recoloured: Image.Image | None = None
 
 
 class Studio:
@@ -68,8 +70,13 @@ class Studio:
         elevation_deg: float = 22.0,
         size: tuple[int, int] = (400, 320),
         zoom: float = 1.0,
+        other_rgb: NDArray | None = None,
     ) -> Shot:
-        """One picture of `size` (width, height) pixels, the whole mesh in it at zoom 1."""
+        """One picture of `size` (width, height) pixels, the whole mesh in it at zoom 1.
+
+        Args:
+            other_rgb: (V, 3) vertex colours for a second picture from the same place.
+        """
         direction = self.direction(azimuth_deg, elevation_deg)
         distance = self.radius / np.sin(np.radians(FOV_DEG / 2)) / zoom
         c2w = look_at(self.target + distance * direction, self.target, self.up)
@@ -78,17 +85,19 @@ class Studio:
         rays = _rays(width, height, focal_px, c2w[:3, :3])
         hits = self.scene.cast(c2w[:3, 3], rays)
         hit = hits.hit
-        light = np.zeros(len(rays))
+        face, uv = hits.face[hit], hits.uv[hit]
         points = c2w[:3, 3] + hits.distance[hit, None] * rays[hit]
-        light[hit] = self._light(points, hits.face[hit], hits.uv[hit], rays[hit], c2w)
-        albedo = np.zeros((len(rays), 3))
-        albedo[hit] = self._interpolate(self.mesh.rgb, hits.face[hit], hits.uv[hit])
-        soft = 0.62 + 0.45 * light
+        light = self._light(points, face, uv, rays[hit], c2w)[:, None]
         shape = (height, width)
+
+        def coloured(rgb: NDArray) -> Image.Image:
+            return _picture(self._interpolate(rgb, face, uv) * (0.62 + 0.45 * light), hit, shape)
+
         return Shot(
-            _picture(albedo * soft[:, None], hit, shape),
-            _picture(CLAY * (0.16 + 0.94 * light[:, None]), hit, shape),
+            coloured(self.mesh.rgb),
+            _picture(CLAY * (0.16 + 0.94 * light), hit, shape),
             f"{azimuth_deg % 360:.0f}°",
+            None if other_rgb is None else coloured(other_rgb),
         )
 
     def _interpolate(self, values: NDArray, face: NDArray, uv: NDArray) -> NDArray:
@@ -128,15 +137,13 @@ def _rays(width: int, height: int, focal_px: float, rotation: NDArray) -> NDArra
 
 
 def _picture(rgb: NDArray, hit: NDArray, shape: tuple[int, int]) -> Image.Image:
-    """RGBA, averaged over the supersamples; colours of hit rays only, coverage as alpha."""
+    """RGBA, averaged over the supersamples; colours (H, 3) of the H hit rays, coverage as alpha."""
     height, width = shape[0] // SUPERSAMPLING, shape[1] // SUPERSAMPLING
     blocks = (height, SUPERSAMPLING, width, SUPERSAMPLING)
     coverage = hit.astype(np.float32).reshape(blocks).mean(axis=(1, 3))
-    colour = (
-        (np.clip(rgb, 0, 255).astype(np.float32) * hit[:, None])
-        .reshape(*blocks, 3)
-        .mean(axis=(1, 3))
-    )
+    samples = np.zeros((len(hit), 3), dtype=np.float32)
+    samples[hit] = np.clip(rgb, 0, 255)
+    colour = samples.reshape(*blocks, 3).mean(axis=(1, 3))
     colour /= np.maximum(coverage, 1e-9)[..., None]
     rgba = np.concatenate([colour, 255 * coverage[..., None]], axis=2)
     return Image.fromarray(np.round(rgba).astype(np.uint8), mode="RGBA")

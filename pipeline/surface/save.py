@@ -2,19 +2,21 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.surface.build import Surface
 from pipeline.surface.glb import save_glb, save_textured_glb
 from pipeline.surface.obj import save_obj
 
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import
+    from pipeline.surface.build import Surface
 
-def save_ply(path: Path, surface: Surface) -> None:
+
+def save_ply(path: Path, surface: "Surface") -> None:
     """Binary PLY in the world frame: positions, normals, colours, faces."""
     mesh = surface.mesh
     rgba = np.concatenate(
@@ -30,7 +32,7 @@ def save_ply(path: Path, surface: Surface) -> None:
     path.write_bytes(coloured.export(file_type="ply", vertex_normal=True, encoding="binary"))
 
 
-def save_surface(folder: Path, surface: Surface, up: NDArray, with_obj: bool = False) -> None:
+def save_surface(folder: Path, surface: "Surface", up: NDArray, with_obj: bool = False) -> None:
     """Write the mesh in every form that was asked for.
 
     `mesh.ply` (world frame); `mesh.glb` (turned so that `up` (3,) is +Y); where there is a texture,
