@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.case_folder import CaseFolder
+from stages.registry import STAGES
 from tests.flows.harness import SMALL, Porf, SmallCase, refuse
 from tests.flows.test_batch import processes_naming
 
@@ -19,6 +21,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_TH
 SHORT = ["--to", "matches", "--set", "sfm.threads=1"]
 WHOLE = ["--set", "sfm.threads=1"]
 VICTIMS = ("command", "stage", "server")
+KILLS_A_SEED = 5
 
 
 def command(photos: Path, out: Path, words: list[str]) -> list[str | Path]:
@@ -139,27 +142,81 @@ def test_a_server_that_dies_takes_no_result_along(
     clean(tmp_path / "out")
 
 
-@pytest.mark.slow
-def test_fifty_kills(porf: Porf, photos_and_truth: Path, tmp_path: Path) -> None:
-    """Of the command, of stages and of the server, over the whole length of a run."""
-    photos, home = photos_and_truth / "photos", tmp_path / "home"
-    own = {**ONE_THREAD, "PORF_HOME": str(home)}
+@pytest.fixture(scope="module")
+def whole(
+    porf: Porf, photos_and_truth: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, str], float, Path]:
+    """Contents and seconds of an undisturbed run of all stages, and a home with its own server."""
+    folder = tmp_path_factory.mktemp("whole")
     began = time.monotonic()
-    finished = porf(*command(photos, tmp_path / "whole", WHOLE), **own)
+    words = command(photos_and_truth / "photos", folder / "out", WHOLE)
+    finished = porf(*words, **ONE_THREAD, PORF_HOME=str(folder / "home"))
     assert finished.code == 0, finished.text
-    expected, duration_s = contents(tmp_path / "whole"), time.monotonic() - began
-    drawn = random.Random(0)
-    for number in range(51):
-        kind, out = VICTIMS[number % 3], tmp_path / f"out{number}"
-        process = porf.start(*command(photos, out, WHOLE), **own)
-        kill_at(kind, process, out, home, drawn.uniform(0, 1) * duration_s)
+    return contents(folder / "out"), time.monotonic() - began, folder / "home"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills(
+    porf: Porf,
+    photos_and_truth: Path,
+    whole: tuple[dict[str, str], float, Path],
+    tmp_path: Path,
+    seed: int,
+) -> None:
+    """Five for each seed: of the command, of stages and of the server, at moments drawn at random.
+
+    The same command is typed until the run is finished; a run outlives several kills.
+    """
+    expected, duration_s, home = whole
+    out, drawn, killed = tmp_path / "out", random.Random(seed), 0
+    own = {**ONE_THREAD, "PORF_HOME": str(home)}
+    words = command(photos_and_truth / "photos", out, WHOLE)
+    process, before = porf.start(*words, **own), made(out)
+    while killed < KILLS_A_SEED:
+        kind = drawn.choice(VICTIMS)
+        hit = kill_at(kind, process, out, home, drawn.uniform(0, 0.4) * duration_s)
+        killed += hit
+        if hit:
+            print(f"seed {seed}: {kind} killed; made until then: {so_far(out)}")
+        if hit and kind == "stage":
+            continue  # the command goes on by itself
         text, _ = process.communicate(timeout=1200)
-        assert "Traceback" not in text, (number, kind, text)
-        finished = porf(*command(photos, out, WHOLE), **own)
-        assert finished.code == 0, f"{number} {kind}: {finished.text}"
-        assert contents(out) == expected, (number, kind)
-        clean(out)
-        shutil.rmtree(out)
+        assert "Traceback" not in text, (kind, text)
+        if process.returncode == 0:
+            assert contents(out) == expected
+            clean(out)
+            shutil.rmtree(out)
+            before = {}
+        assert before.items() <= made(out).items(), "what was made was made again"
+        before = made(out)
+        process = porf.start(*words, **own)
+    text, _ = process.communicate(timeout=1200)
+    if process.returncode:  # the last kill was of the server, or of one stage for the third time
+        finished = porf(*words, **own)
+        assert finished.code == 0, finished.text
+    assert contents(out) == expected
+    assert before.items() <= made(out).items(), "what was made was made again"
+    clean(out)
+    _until(lambda: states(home).isdisjoint({"RUNNING", "PENDING"}), 120)
+
+
+def made(out: Path) -> dict[str, str]:
+    """When each stage's results in the store were made."""
+    store = CaseFolder(out).store
+    return {
+        f"{n} {m.key}": f"{m.started_at}/{m.wall_s}" for n in STAGES for m in store.manifests(n)
+    }
+
+
+def so_far(out: Path) -> str:
+    return ", ".join(name.split()[0] for name in made(out)) or "nothing"
+
+
+def states(home: Path) -> set[str]:
+    """States of all runs in the database of that home's server."""
+    with sqlite3.connect(f"file:{home}/prefect/prefect.db?mode=ro", uri=True, timeout=60) as file:
+        return {row[0] for row in file.execute("select distinct state_type from flow_run")}
 
 
 def test_a_killed_command_does_not_stay_running(
