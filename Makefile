@@ -22,6 +22,7 @@ test-all: setup        ## the slow ones too
 lint: setup            ## style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/hadolint docker/Dockerfile
 
 types: setup           ## static types
 	$(VENV)/bin/mypy
