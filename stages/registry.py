@@ -26,7 +26,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="sfm",
-        version=3,
+        version=4,
         config_type=SfmConfig,
         inputs=("ingest",),
         external=("cameras",),

@@ -2,7 +2,7 @@
 
 from pipeline.imaging.records import load_ingest
 from pipeline.sfm.reconstruct import reconstruct
-from pipeline.sfm.report import refuse_contradiction, warnings_of
+from pipeline.sfm.report import refuse_contradiction, refuse_too_few, warnings_of
 from pipeline.store.files import write_json
 from pipeline.verdict import Verdict
 from stages.base import StageContext
@@ -23,8 +23,10 @@ def run(ctx: StageContext) -> Verdict:
     )
     report = result.report
     refuse_contradiction(report, ctx.config)
+    if report["given_cameras"] is None:
+        refuse_too_few(report, photo_count, ctx.config)
     warnings = warnings_of(report, photo_count)
-    frame = report["frame"]
+    frame, uncertainty = report["frame"], report["rotation_uncertainty"]
     verdict = Verdict.from_warnings(
         warnings,
         registered=len(report["registered"]),
@@ -35,6 +37,9 @@ def run(ctx: StageContext) -> Verdict:
         calibration=report["calibration"]["rationale"],
         unit=frame["unit"],
         contradicting_pairs=round(report["consistency"]["contradicting_share"], 3),
+        rotation_sigma_deg=None if uncertainty is None else round(uncertainty["median_deg"], 4),
+        weak_links=len(report["network"]["weak_links"]),
+        advice=report["advice"],
     )
     write_json(
         ctx.out / "sfm.json",

@@ -77,16 +77,22 @@ def decode_photo(path: Path, min_side_px: int = MIN_SIDE_PX) -> DecodedPhoto:
 
 
 def _decode(image: Image.Image, min_side_px: int) -> DecodedPhoto:
+    # before anything reads the pixels: then the file's own layout is forgotten
+    plain = image.mode == "RGB" and image.format in _VERBATIM and not _is_deep(image)
     tags = read_tags(image)
     stored_size = image.size
     if min(stored_size) < min_side_px:
         raise UnusablePhotoError(f"only {stored_size[0]}×{stored_size[1]} pixels")
-    plain = image.mode == "RGB" and image.format in _VERBATIM
     image.load()
     # transposing by the tag that was read here keeps one interpretation of damaged EXIF
     upright = orient(image, tags.orientation)
     rgb, alpha = _to_rgb(upright)
     return DecodedPhoto(rgb, alpha, tags, stored_size, plain and tags.orientation == 1)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a channel, of which Pillow keeps the upper eight."""
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def orient(image: Image.Image, orientation: int) -> Image.Image:

@@ -13,12 +13,17 @@ MIN_PHOTOS = 5
 def advice(data: ReportData) -> list[str]:
     """One sentence each; empty where nothing stands out."""
     rules = (_unregistered, _weakly_joined, _unseen, _thinly_seen, _matches_disagree)
-    return [text for rule in rules if (text := rule(data))]
+    return [*_between(data), *(text for rule in rules if (text := rule(data)))]
+
+
+def _between(data: ReportData) -> list[str]:
+    """Where `sfm` found photos missing, by the names of two photos."""
+    return [text[:1].upper() + text[1:] + "." for text in data.sfm.get("advice") or []]
 
 
 def _unregistered(data: ReportData) -> str | None:
     lost = [photo.name for photo in data.photos if photo.index is None and photo.path]
-    if not lost or not data.registered:
+    if not lost or not data.registered or data.sfm.get("advice"):
         return None
     named = ", ".join(lost[:4]) + ("…" if len(lost) > 4 else "")
     return (

@@ -103,6 +103,12 @@ def sfm_facts(data: ReportData) -> list[Fact]:
         facts.append(
             Fact("Pairs with verified matches", f"{pairs['verified']} of {pairs['tried']}")
         )
+    uncertainty = sfm.get("rotation_uncertainty")
+    if isinstance(uncertainty, dict):
+        facts.append(Fact("Expected rotation error, at least", _rotation_error(uncertainty)))
+    step = (sfm.get("network") or {}).get("median_step_deg")
+    if step is not None:
+        facts.append(Fact("Usual angle to the next photo", f"{number(step)}°"))
     models = sorted({camera["model"] for camera in sfm.get("cameras", {}).values()})
     if models:
         facts.append(Fact("Camera model", ", ".join(models)))
@@ -118,6 +124,17 @@ def sfm_facts(data: ReportData) -> list[Fact]:
     if isinstance(scene.get("points_inside_fraction"), float):
         facts.append(Fact("Sparse points inside", percent(scene["points_inside_fraction"])))
     return facts
+
+
+def _rotation_error(uncertainty: dict[str, Any]) -> str:
+    """Median over the views, and the view of which least is known."""
+    views = uncertainty["views_deg"]
+    worst = max(views, key=views.get)
+    return (
+        f"{number(uncertainty['median_deg'])}° (1 σ, median), of which"
+        f" {number(uncertainty['common_deg'])}° common to all views;"
+        f" most at {worst}: {number(views[worst])}°"
+    )
 
 
 def _present(values: dict[str, Any], names: dict[str, str]) -> list[Fact]:

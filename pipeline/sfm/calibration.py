@@ -101,7 +101,7 @@ def calibrate(
     scale_px = max(LOSS_SCALE_SIGMAS * robust_sigma_px(before), MIN_LOSS_SCALE_PX)
     ways = _ways(config)
     candidates, spreads = [], {}
-    trial = _sample_tracks(model)
+    trial = sample_tracks(model)
     for done, (name, free) in enumerate(ways):  # each starts where the last one ended
         progress.advance("calibration", done, len(ways) + 1)
         _convert_all(trial, name)
@@ -142,7 +142,7 @@ def _ways(config: SfmConfig) -> list[tuple[str, bool]]:
     return [(name, bool(point)) for point in points for name in names]
 
 
-def _sample_tracks(model: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
+def sample_tracks(model: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
     """A copy with every n-th point by track length, so that short and long tracks stay in step."""
     lengths = {i: p.track.length() for i, p in model.points3D.items()}
     subset = copy.deepcopy(model)

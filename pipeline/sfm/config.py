@@ -95,10 +95,17 @@ class SfmConfig(StageConfig):
         100, ge=2, description="up to this many photos every pair is matched"
     )
     neighbours: int = Field(
-        20, ge=2, le=200, description="beyond the limit: pairs a photo by order and by similarity"
+        20,
+        ge=2,
+        le=200,
+        description="beyond the limit: pairs a photo by order and by similarity; half as many more"
+        " by nearness where photos have GPS",
     )
     min_inliers: int = Field(
         15, ge=8, description="a pair of photos counts as verified from this many matches"
+    )
+    min_registered: float = Field(
+        0.3, ge=0, le=1, description="share of the photos that must find their place"
     )
     share_cameras: bool = Field(
         True, description="photos of one camera, zoom and size share their intrinsics"

@@ -36,6 +36,28 @@ class GpsPhoto:
     position: tuple[float, float, float]
 
 
+def positions_m(
+    given: list[tuple[float, float, float | None] | None],
+) -> NDArray[np.float64] | None:
+    """East, north and, where all photos with a position have an altitude, up in metres (N, 2 or 3).
+
+    Args:
+        given: latitude, longitude in degrees, altitude in metres of each photo.
+
+    Returns:
+        NaN for photos without a position; None where fewer than half have one.
+    """
+    known = [position for position in given if position is not None]
+    if 2 * len(known) < len(given) or not known:
+        return None
+    level = any(position[2] is None for position in known)
+    flat = np.array([(p[0], p[1], 0.0 if level else p[2]) for p in known], dtype=np.float64)
+    metres = pycolmap.GPSTransform().ellipsoid_to_enu(flat, *np.median(flat, axis=0))
+    placed = np.full((len(given), 2 if level else 3), np.nan)
+    placed[[p is not None for p in given]] = np.asarray(metres)[:, : placed.shape[1]]
+    return placed
+
+
 def gps_frame(photos: list[GpsPhoto], min_photos: int, seed: int) -> WorldFrame:
     """The frame east (x), north (y), up (z) in metres, from the positions that agree.
 

@@ -30,15 +30,39 @@ def sequential_pairs(count: int, neighbours: int) -> set[Pair]:
     return pairs
 
 
+def spatial_pairs(positions_m: NDArray[np.float64], neighbours: int) -> set[Pair]:
+    """Each photo with its `neighbours` nearest ones.
+
+    Args:
+        positions_m: (N, 3) or (N, 2) metres; NaN where unknown. Of photos equally near, as many are
+            where receivers round, the nearest by name come first.
+    """
+    known = np.flatnonzero(np.isfinite(positions_m).all(axis=1))
+    pairs: set[Pair] = set()
+    for i in known:
+        others = known[known != i]
+        distance_m = np.linalg.norm(positions_m[others] - positions_m[i], axis=1)
+        nearest = others[np.lexsort((np.abs(others - i), distance_m))[:neighbours]]
+        pairs.update((int(min(i, j)), int(max(i, j))) for j in nearest)
+    return pairs
+
+
 def sparse_pairs(
-    database_path: Path, image_ids: list[int], neighbours: int, seed: int
+    database_path: Path,
+    image_ids: list[int],
+    neighbours: int,
+    seed: int,
+    positions_m: NDArray[np.float64] | None = None,
 ) -> list[Pair]:
     """Pairs for a large set: half by the order of names, half by similar content.
 
     Args:
         image_ids: of all photos, in the order of their names.
+        positions_m: where the photos were taken, if they tell: as many pairs more, by nearness.
     """
     pairs = sequential_pairs(len(image_ids), max(1, neighbours // 2))
+    if positions_m is not None:
+        pairs |= spatial_pairs(positions_m, max(1, neighbours // 2))
     with pycolmap.Database.open(str(database_path)) as database:
         descriptors = [_descriptors(database, image_id) for image_id in image_ids]
     for i, similar in enumerate(similar_photos(descriptors, max(1, neighbours // 2), seed)):

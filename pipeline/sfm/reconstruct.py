@@ -11,8 +11,9 @@ from pipeline.errors import InputError
 from pipeline.formats.camera_source import load_cameras
 from pipeline.formats.frame import WorldFrame
 from pipeline.geometry.similarity import Similarity
-from pipeline.imaging.records import IngestRecord, load_ingest
+from pipeline.imaging.records import IngestRecord, PhotoRecord, load_ingest
 from pipeline.progress import Progress
+from pipeline.sfm.advice import lost_groups, recapture_advice
 from pipeline.sfm.calibration import Calibration, calibrate, calibration_as_given
 from pipeline.sfm.colmap import quiet
 from pipeline.sfm.config import SfmConfig
@@ -25,13 +26,16 @@ from pipeline.sfm.given import (
     check_convention,
     triangulate_given,
 )
+from pipeline.sfm.gps import positions_m
 from pipeline.sfm.mapping import Mapping, map_incrementally
 from pipeline.sfm.matching import match_pairs, require_matcher
+from pipeline.sfm.network import inspect_network
 from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
 from pipeline.sfm.report import FEW_FEATURES, build_report, is_contradicted, unregistered
 from pipeline.sfm.resolve import resolve_lookalikes
 from pipeline.sfm.scale import apply_frame, find_frame
 from pipeline.sfm.twoview import TwoViewTable, read_two_views
+from pipeline.sfm.uncertainty import rotation_uncertainty
 
 ENOUGH_SHARE = 0.8
 """Features inside the masks suffice if they register this share of the photos."""
@@ -127,10 +131,36 @@ def reconstruct(
     report["frame"] = {**frame.as_json(), "remarks": remarks}
     report["lookalikes"] = attempt.lookalikes
     report["given_cameras"] = None if given is None else _given_report(given, attempt, config)
+    report.update(_trust(model, ingest, attempt, report, estimated=given is None))
     (out / "sparse").mkdir(parents=True)
     model.write(str(out / "sparse"))
     shutil.copyfile(attempt.database, out / "database.db")
     return SfmResult(model, report)
+
+
+def _trust(
+    model: pycolmap.Reconstruction,
+    ingest: IngestRecord,
+    attempt: _Attempt,
+    report: dict[str, Any],
+    estimated: bool,
+) -> dict[str, Any]:
+    """What the cameras rest on, how far they can be off, and where photos are missing.
+
+    Args:
+        estimated: the poses come from these photos; of given ones nothing is known.
+    """
+    by_file = {file_name(photo): photo.name for photo in ingest.used}
+    names = {i: by_file[model.image(i).name] for i in model.reg_image_ids()}
+    network = inspect_network(model, names)
+    uncertainty = rotation_uncertainty(model) if estimated else None
+    missing = [entry["name"] for entry in report["unregistered"]] if estimated else []
+    lost = lost_groups(missing, report["other_models"])
+    return {
+        "network": network.as_json(),
+        "rotation_uncertainty": None if uncertainty is None else uncertainty.as_json(names),
+        "advice": recapture_advice(network, ingest, lost, attempt.table, attempt.image_ids),
+    }
 
 
 def _frame_of(given: GivenCameras) -> WorldFrame:
@@ -191,7 +221,7 @@ def _attempt(
     )
     features = extract_features(working, ingest_dir, photos, image_ids, masked, config, progress)
     _require_features(features)
-    pairs = _choose_pairs(working, [image_ids[name] for name in names], config, seed)
+    pairs = choose_pairs(working, photos, [image_ids[name] for name in names], config, seed)
     match_pairs(working, names, pairs, folder, config, seed, progress)
     published = folder / "database.db"
     published.unlink(missing_ok=True)
@@ -256,10 +286,14 @@ def _given_report(given: GivenCameras, attempt: _Attempt, config: SfmConfig) -> 
     }
 
 
-def _choose_pairs(database: Path, image_ids: list[int], config: SfmConfig, seed: int) -> list[Pair]:
-    if len(image_ids) <= config.exhaustive_limit:
-        return exhaustive_pairs(len(image_ids))
-    return sparse_pairs(database, image_ids, config.neighbours, seed)
+def choose_pairs(
+    database: Path, photos: list[PhotoRecord], image_ids: list[int], config: SfmConfig, seed: int
+) -> list[Pair]:
+    """Pairs of positions in `photos` to match: all, or beyond the limit those that promise most."""
+    if len(photos) <= config.exhaustive_limit:
+        return exhaustive_pairs(len(photos))
+    positions = positions_m([photo.gps for photo in photos])
+    return sparse_pairs(database, image_ids, config.neighbours, seed, positions)
 
 
 def _require_features(features: dict[str, int]) -> None:

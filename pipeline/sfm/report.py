@@ -158,6 +158,34 @@ def refuse_contradiction(report: dict[str, Any], config: SfmConfig) -> None:
     )
 
 
+def refuse_too_few(report: dict[str, Any], photo_count: int, config: SfmConfig) -> None:
+    """Refuse a model that holds only a small part of the photos.
+
+    Raises:
+        InputError: with the places where photos are missing.
+    """
+    registered = len(report["registered"])
+    if registered >= config.min_registered * photo_count:
+        return
+    places = "; ".join(report["advice"][:3])
+    raise InputError(
+        f"only {registered} of {photo_count} photos found their place:"
+        f" expected {config.min_registered:.0%} or more",
+        hint=f"{places}{'; ' if places else ''}neighbouring photos should share two thirds of what"
+        " they show (steps of 10-20° around the object); put a textured, uneven pattern under and"
+        " around a plain object; sfm.min_registered=0 goes on with what there is",
+    )
+
+
+def _weak_link(link: dict[str, Any]) -> str:
+    group = link["group"]
+    others = f" and {len(group) - 1} more photos" if len(group) > 1 else ""
+    return (
+        f"weak link: {link['first']}{others} hang on the rest by {link['points']} points shared"
+        f" with {link['second']}; their cameras may be off together"
+    )
+
+
 def warnings_of(report: dict[str, Any], photo_count: int) -> list[str]:
     """What a user should look at before trusting the cameras."""
     warnings = list(report["frame"]["remarks"])
@@ -171,10 +199,8 @@ def warnings_of(report: dict[str, Any], photo_count: int) -> list[str]:
         )
     for group in report["other_models"]:
         if len(group) > 2:
-            warnings.append(
-                f"{len(group)} photos form a separate group ({group[0]} … {group[-1]}):"
-                " take photos between the groups"
-            )
+            warnings.append(f"{len(group)} photos form a separate group ({group[0]} … {group[-1]})")
+    warnings += [_weak_link(link) for link in report["network"]["weak_links"][:3]]
     if report["relaxed_mapping"]:
         warnings.append("mapping succeeded only with relaxed thresholds: check the cameras")
     share = report["consistency"]["contradicting_share"]

@@ -4,6 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,6 +77,16 @@ def test_greys_become_rgb(tmp_path: Path) -> None:
         photo = decode_photo(tmp_path / name)
         np.testing.assert_array_equal(photo.rgb, np.repeat(grey[..., None], 3, axis=2))
         assert not photo.verbatim
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_a_channel_become_eight(tmp_path: Path, suffix: str) -> None:
+    deep = np.random.default_rng(1).integers(0, 65536, (70, 100, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), deep[..., ::-1])
+    photo = decode_photo(tmp_path / f"a.{suffix}")
+    assert photo.rgb.dtype == np.uint8
+    assert np.abs(photo.rgb - deep / 257.0).max() <= 1
+    assert not photo.verbatim  # eight bits are written, so that every reader sees the same
 
 
 def test_transparency_comes_apart_from_the_colour(tmp_path: Path) -> None:

@@ -71,6 +71,13 @@ def write_artifacts(root: Path) -> dict[str, Path]:
             "pairs": {"tried": 66, "verified": 24},
             "cameras": {"1": {"model": "SIMPLE_RADIAL"}},
             "calibration": {"rationale": "SIMPLE_RADIAL, principal point refined"},
+            "network": {"median_step_deg": 30.0, "weak_links": [], "gaps": []},
+            "rotation_uncertainty": {
+                "median_deg": 0.021,
+                "common_deg": 0.015,
+                "scatter_median_deg": 0.012,
+                "views_deg": {"IMG_0000.jpg": 0.019, "IMG_0003.jpg": 0.047},
+            },
         },
     )
     _matches(folders["matches"])

@@ -4,6 +4,7 @@ import numpy as np
 
 from pipeline.report.advice import advice
 from pipeline.report.data import Photo, ReportData
+from pipeline.report.facts import sfm_facts
 
 
 def data(**parts):
@@ -49,3 +50,20 @@ def test_photos_that_hang_on_one_other_are_named():
     photos = [Photo(f"{i}.jpg", None, i, None) for i in range(6)]
     (text,) = advice(ReportData("t", photos=photos, match_counts=counts))
     assert "one other photo: 5.jpg." in text
+
+
+def test_places_for_more_photos_are_named():
+    here = Path("photo.jpg")
+    photos = [Photo("a.jpg", here, 0, None), Photo("lost.jpg", here, None, "too weak")]
+    told = ["take photos between a.jpg and lost.jpg: they overlap, but too weakly"]
+    (text,) = advice(data(photos=photos, sfm={"advice": told}))
+    assert text == "Take photos between a.jpg and lost.jpg: they overlap, but too weakly."
+
+
+def test_the_expected_rotation_error_is_told():
+    views = {"a.jpg": 0.019, "b.jpg": 0.047}
+    sigma = {"median_deg": 0.021, "common_deg": 0.015, "scatter_median_deg": 0.01}
+    sfm = {"rotation_uncertainty": {**sigma, "views_deg": views}}
+    (fact,) = sfm_facts(data(sfm=sfm))
+    assert "0.0210°" in fact.value
+    assert "most at b.jpg: 0.0470°" in fact.value

@@ -3,9 +3,12 @@
 from itertools import pairwise
 
 import numpy as np
+import pycolmap
+import pytest
 from numpy.typing import NDArray
 
-from pipeline.sfm.pairs import exhaustive_pairs, sequential_pairs, tile_of
+from pipeline.sfm.gps import positions_m
+from pipeline.sfm.pairs import exhaustive_pairs, sequential_pairs, spatial_pairs, tile_of
 from pipeline.sfm.retrieval import similar_photos, vlad
 
 
@@ -27,6 +30,47 @@ def test_sequential_pairs_reach_near_and_far() -> None:
     assert (0, 7) not in pairs
     assert all(0 <= i < j < 200 for i, j in pairs)
     assert len(pairs) < 200 * 12
+
+
+def _flight(columns: int, rows: int, step_m: float) -> NDArray[np.float64]:
+    """East, north, up of a flight in parallel lines, there and back."""
+    east, north = np.meshgrid(np.arange(columns), np.arange(rows))
+    east[1::2] = east[1::2, ::-1]
+    flat = [east.ravel() * step_m, north.ravel() * step_m, np.full(east.size, 40.0)]
+    return np.stack(flat, axis=1)
+
+
+def test_spatial_pairs_join_the_lines_of_a_flight() -> None:
+    metres = _flight(10, 6, 12.0)
+    pairs = spatial_pairs(metres, 4)
+    assert (0, 19) in pairs  # the same end of two lines, nineteen photos apart
+    assert all(np.linalg.norm(metres[i] - metres[j]) < 30 for i, j in pairs)
+    assert all(i < j for i, j in pairs)
+
+
+def test_spatial_pairs_take_the_order_where_gps_cannot_tell() -> None:
+    metres = np.zeros((9, 3))
+    metres[8] = np.nan
+    pairs = spatial_pairs(metres, 2)
+    assert (3, 4) in pairs
+    assert max(j - i for i, j in pairs) == 2
+    assert all(8 not in pair for pair in pairs)
+
+
+def test_positions_come_in_metres_and_only_where_half_the_photos_have_them() -> None:
+    metres = _flight(4, 2, 12.0)
+    origin = (46.84, -91.99, 198.0)
+    degrees = pycolmap.GPSTransform().enu_to_ellipsoid(metres, *origin)
+    given = [(float(p[0]), float(p[1]), float(p[2])) for p in degrees]
+    found = positions_m([*given, None])
+    assert found is not None
+    assert np.isnan(found[-1]).all()
+    step = np.linalg.norm(found[1] - found[0])
+    assert step == pytest.approx(12.0, abs=0.01)
+    level = positions_m([(*given[0][:2], None), *given[1:]])
+    assert level is not None
+    assert level.shape == (8, 2)
+    assert positions_m([given[0], None, None]) is None
 
 
 def _photos_of_places(places: int, each: int, seed: int) -> list[NDArray[np.uint8]]:

@@ -14,6 +14,9 @@ from pipeline.errors import InputError
 from pipeline.formats.idr import load_idr_cameras
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.similarity import umeyama
+from pipeline.imaging.records import load_ingest
+from pipeline.sfm.config import SfmConfig
+from pipeline.sfm.reconstruct import choose_pairs
 from tests.stages.photo_run import box_run, run_stage, to_truth
 
 
@@ -105,6 +108,49 @@ def test_photos_that_do_not_overlap_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="do not overlap") as caught:
         run_stage("sfm", artifacts)
     assert "neighbours" in (caught.value.hint or "")
+
+
+def test_photos_that_leave_most_others_alone_are_refused(tmp_path: Path) -> None:
+    run = box_run()
+    photos = [np.asarray(Image.open(run.photos / name)) for name in run.truth.names[:4]]
+    artifacts = _ingested(tmp_path, [*photos, *(_texture(seed, 400, 300) for seed in range(10))])
+    with pytest.raises(InputError, match="only 4 of 14 photos found their place") as caught:
+        run_stage("sfm", artifacts)
+    assert "take photos between 04.png and 03.png" in (caught.value.hint or "")
+    verdict = run_stage("sfm", artifacts, options={"min_registered": 0.2}, out_name="few")
+    assert verdict.figures["registered"] == 4
+    assert "take photos between 04.png and 03.png" in verdict.figures["advice"][0]
+    assert _report(artifacts, "few")["advice"] == verdict.figures["advice"]
+
+
+def test_nearness_by_gps_brings_pairs_beyond_the_limit(tmp_path: Path) -> None:
+    run = box_run()
+    database = tmp_path / "d.db"
+    shutil.copyfile(run.folder("sfm") / "database.db", database)
+    photos = load_ingest(run.folder("ingest") / "ingest.json").used
+    with_gps = [
+        # photos half the way apart were taken side by side
+        photo.model_copy(update={"gps": (47.0 + 1e-4 * (position % 7), 8.0, None)})
+        for position, photo in enumerate(photos)
+    ]
+    config = SfmConfig(exhaustive_limit=5, neighbours=2)
+    ids = list(range(1, len(photos) + 1))
+    without, added = (choose_pairs(database, p, ids, config, 0) for p in (photos, with_gps))
+    assert set(without) < set(added)
+    assert {(0, 7), (3, 10), (6, 13)} <= set(added)
+
+
+def test_the_report_says_how_far_rotations_can_be_off_and_what_holds_the_photos() -> None:
+    run = box_run()
+    report = _report(run.artifacts)
+    sigma = report["rotation_uncertainty"]
+    assert sorted(sigma["views_deg"]) == sorted(report["registered"])
+    cameras = load_idr_cameras(run.folder("scene") / "cameras_colmap.npz")
+    _, errors_deg = to_truth(cameras.c2w, run.names, run.truth)
+    assert errors_deg.mean() / 5 < sigma["median_deg"] < 5 * errors_deg.mean()
+    assert run.verdicts["sfm"].figures["rotation_sigma_deg"] == round(sigma["median_deg"], 4)
+    assert report["network"]["weak_links"] == []
+    assert report["network"]["median_step_deg"] > 0
 
 
 def test_photos_without_texture_are_refused(tmp_path: Path) -> None:
