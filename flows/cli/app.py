@@ -9,6 +9,7 @@ from flows.cli import (
     export,
     gc,
     inspect,
+    publish,
     remote,
     roi,
     run,
@@ -36,6 +37,7 @@ app.command("explain")(inspect.explain)
 app.command("options")(inspect.options)
 app.command("stage")(stage.stage)
 app.command("gc")(gc.gc)
+app.command("publish")(publish.publish)
 app.command("demo")(demo.demo)
 app.command("export-cameras")(export.export_cameras)
 app.command("roi")(roi.roi)

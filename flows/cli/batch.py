@@ -13,8 +13,10 @@ from flows.batch.entries import BatchRun, Choices, read_batch
 from flows.batch.reporter import BatchConsole
 from flows.batch.run import Batch, batch_folder
 from flows.batch.table import print_table, summary
+from flows.case_folder import CaseFolder
 from flows.cli import EXIT_FAILED, console
 from flows.cli.arguments import ConfigOption, SetOption, absolute
+from flows.cli.publish import PublishOption, publish_folder
 from flows.preflight.check import jobs_that_fit
 from flows.server import prefect_server
 
@@ -51,11 +53,16 @@ def batch(
             "--jobs", help="Runs at a time.", min=1, max=64, show_default="by cores, GPUs, memory"
         ),
     ] = None,
+    publish: PublishOption = None,
 ) -> None:
     """Reconstruct many cases; one that fails never stops the others.
 
     The same command again does only what is missing. Ends with exit code 0 only if all succeeded.
     """
+    if publish:
+        from flows.publish import check_url  # noqa: PLC0415
+
+        publish = check_url(publish)
     source = absolute(source)
     target = absolute(out) if out else Path.cwd() / "porf_out" / source.stem
     choices = Choices(tuple(presets or ()), tuple(seeds or ()), tuple(overrides or ()), config)
@@ -67,6 +74,10 @@ def batch(
     console.print()
     print_table(console, results)
     console.print(f"{summary(results)}; see [bold]{escape(str(target / 'index.html'))}[/]")
+    if publish:
+        for result in results:
+            if result.succeeded:
+                publish_folder(CaseFolder(target / result.name), f"{publish}/{result.name}")
     if not all(result.succeeded for result in results):
         raise typer.Exit(EXIT_FAILED)
 

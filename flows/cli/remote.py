@@ -20,6 +20,7 @@ from flows.cli.arguments import (
     SetOption,
     absolute,
 )
+from flows.cli.publish import PublishOption
 from flows.console import duration
 from flows.remote.case import Case
 from flows.remote.places import use_server
@@ -56,6 +57,7 @@ def submit(
         str | None,
         typer.Option(help="gpu or cpu.", show_default="gpu if such a worker is online"),
     ] = None,
+    publish: PublishOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
 ) -> None:
     """Queue cases for workers and print the ids of their runs."""
@@ -73,6 +75,9 @@ def submit(
             ground_truth_mesh=ground_truth_mesh and absolute(ground_truth_mesh),
             start=start,
             stop=stop,
+            publish=f"{publish.rstrip('/')}/{absolute(folder).name}"
+            if publish and several
+            else publish,
         )
         for folder in photos
     ]

@@ -26,6 +26,7 @@ from flows.cli.arguments import (
     external_paths,
     roi_overrides,
 )
+from flows.cli.publish import PublishOption, publish_folder
 from flows.cli.summary import print_results
 from flows.console import make_reporter
 from flows.finished import finished_results
@@ -72,8 +73,13 @@ def run(
     stop: ToOption = None,
     force: ForceOption = None,
     verify: VerifyOption = False,
+    publish: PublishOption = None,
 ) -> None:
     """Reconstruct a folder of photos; what is done already is not computed again."""
+    if publish:
+        from flows.publish import check_url  # noqa: PLC0415
+
+        publish = check_url(publish)
     overrides = [*(overrides or []), *roi_overrides(roi)]
     settings = resolve(preset, config, overrides)
     photos = absolute(photos)
@@ -89,7 +95,9 @@ def run(
         force=force or [],
     )
     retry = continue_command(photos, folder, preset, overrides, config, request.external)
-    execute(request, retry, verify)
+    execute(request, retry + (f" --publish {shlex.quote(publish)}" if publish else ""), verify)
+    if publish:
+        publish_folder(CaseFolder(folder), publish)
 
 
 def execute(request: RunRequest, retry_command: str, verify: bool = False) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.publish import check_url
 from flows.request import RunRequest
 from flows.settings import DEFAULT_PRESET, resolve
 from pipeline.errors import InputError
@@ -29,6 +30,9 @@ class Case(BaseModel):
     start: str | None = Field(None, description="compute this stage and all after it anew")
     stop: str | None = Field(None, description="stop after this stage")
     force: tuple[str, ...] = Field((), description="stages to compute anew")
+    publish: str | None = Field(
+        None, description="copy the results there at the end, as s3://bucket/folder"
+    )
 
     @property
     def name(self) -> str:
@@ -40,10 +44,13 @@ class Case(BaseModel):
         """What a run is asked to do.
 
         Raises:
-            InputError: an unknown preset or option, or paths that are not absolute.
+            InputError: an unknown preset or option, paths that are not absolute, or a URL that
+                nothing can be published to.
         """
         roles = ("masks", "cameras", "ground_truth", "ground_truth_mesh")
         external = {role: path for role in roles if (path := getattr(self, role)) is not None}
+        if self.publish:
+            check_url(self.publish)
         for path in (self.photos, self.out, *external.values()):
             if not path.is_absolute() or ".." in path.parts:
                 raise InputError(f"{path}: a worker needs absolute paths without '..'")

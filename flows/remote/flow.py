@@ -14,6 +14,7 @@ from flows.console import duration
 from flows.listeners import reporting
 from flows.preflight.check import check_run
 from flows.preflight.learn import learn_from
+from flows.publish import publish
 from flows.reconstruct import reconstruct
 from flows.remote.case import Case
 from flows.request import open_run
@@ -41,6 +42,9 @@ def reconstruct_case(case: Case) -> dict[str, str]:
     with reporting(LogReporter(log)):
         keys: dict[str, str] = reconstruct.fn(request)  # its stages become tasks of this run
     learn_from(request, began)
+    if case.publish:
+        done = publish(folder, case.publish)
+        log.info("published to %s: %d files sent", visible(case.publish), done.sent)
     return keys
 
 
