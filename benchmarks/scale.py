@@ -1,20 +1,25 @@
 """What orchestration costs, apart from what the stages compute.
 
-    python benchmarks/scale.py OUT [--cases 100] [--keys 1000] [--jobs 2]
+    python benchmarks/scale.py OUT [--cases 100] [--keys 1000] [--jobs 2] [--to STAGE]
 
 1. `porf status` and `porf run` with nothing to do, on a store of that many keys.
 2. `porf batch` over that many tiny cases: wall time, the stages' own time, and the difference
-   spread over cases and stages; size of Prefect's database. A second batch, all cached.
+   spread over cases and stages; processor time and memory of the whole (command, cases, stages,
+   server); size of Prefect's database. A second batch, all cached.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+
+import psutil
 
 from flows.case_folder import CaseFolder, RunRecord, StageState
 from flows.plan import external_files, make_recipe
@@ -82,7 +87,54 @@ def measure_store(root: Path, photos: Path, keys: int) -> dict[str, float]:
     }
 
 
-def measure_batch(root: Path, photos: Path, cases: int, jobs: int) -> dict[str, float]:
+class MemoryWatch:
+    """Largest memory of all processes that name a folder: `with MemoryWatch(folder) as watch`.
+
+    Proportional set size: pages that processes share count once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ended = str(folder), threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.peak_mb = self.server_mb = 0.0
+
+    def __enter__(self) -> "MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(3):
+            found = [p for p in psutil.process_iter(["environ"]) if self._is_ours(p)]
+            sizes = {process: self._size_mb(process) for process in found}
+            self.peak_mb = max(self.peak_mb, sum(sizes.values()))
+            servers = [mb for process, mb in sizes.items() if "uvicorn" in self._line(process)]
+            self.server_mb = max(self.server_mb, *servers, 0.0)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        return str((process.info["environ"] or {}).get("PORF_HOME", "")).startswith(self._folder)
+
+    @staticmethod
+    def _size_mb(process: psutil.Process) -> float:
+        try:
+            return float(process.memory_full_info().pss) / 1e6
+        except psutil.Error:
+            return 0.0
+
+    @staticmethod
+    def _line(process: psutil.Process) -> str:
+        try:
+            return " ".join(process.cmdline())
+        except psutil.Error:
+            return ""
+
+
+def measure_batch(
+    root: Path, photos: Path, cases: int, jobs: int, stop: str | None
+) -> dict[str, float]:
     """A batch of equal tiny cases, and the same again."""
     source, out, home = root / "cases", root / "results", root / "home"
     for folder in (source, out, home):
@@ -90,7 +142,11 @@ def measure_batch(root: Path, photos: Path, cases: int, jobs: int) -> dict[str, 
     for number in range(cases):
         shutil.copytree(photos, source / f"{number:03}")
     words = ("batch", source, "-o", out, "--config", TINY, "--jobs", jobs)
-    wall_s = porf(*words, home=home)
+    words += ("--to", stop) if stop else ()
+    before_s = _processor_s()
+    with MemoryWatch(home) as watch:
+        wall_s = porf(*words, home=home)
+    processor_s = _processor_s() - before_s
     again_s = porf(*words, home=home)
     runs = json.loads((out / "batch.json").read_bytes())["runs"]
     inside_s = sum(run["wall_s"] for run in runs)
@@ -100,6 +156,10 @@ def measure_batch(root: Path, photos: Path, cases: int, jobs: int) -> dict[str, 
         "cases": cases,
         "jobs": jobs,
         "wall_s": round(wall_s, 1),
+        "cases_per_hour": round(3600 * cases / wall_s),
+        "processor_s_per_case_without_server": round(processor_s / cases, 2),
+        "peak_memory_of_everything_mb": round(watch.peak_mb),
+        "memory_of_the_server_mb": round(watch.server_mb),
         "in_stages_share": round(inside_s / spent_s, 3),
         "beside_stages_per_case_s": round((spent_s - inside_s) / cases, 2),
         "beside_stages_per_stage_s": round((spent_s - inside_s) / max(stages, 1), 2),
@@ -108,6 +168,12 @@ def measure_batch(root: Path, photos: Path, cases: int, jobs: int) -> dict[str, 
         "database_mb": round(_size(home / "prefect") / 1e6, 1),
         "results_mb": round(_size(out) / 1e6, 1),
     }
+
+
+def _processor_s() -> float:
+    """Seconds of processor time of all commands so far, with what they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _size(folder: Path) -> int:
@@ -120,6 +186,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--keys", type=int, default=1000)
+    parser.add_argument("--to", help="stop the cases after this stage")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2))
     arguments = parser.parse_args()
     root = arguments.out.absolute()
@@ -127,9 +194,11 @@ def main() -> None:
     if not photos.is_dir():
         (root / "rendered").mkdir(parents=True, exist_ok=True)
         render_demo(root / "rendered", views=8, width=320, height=240, supersample=1)
-    found = {"nothing to do": measure_store(root, photos, arguments.keys)}
+    found = {}
+    if arguments.keys:
+        found["nothing to do"] = measure_store(root, photos, arguments.keys)
     if arguments.cases:
-        found["batch"] = measure_batch(root, photos, arguments.cases, arguments.jobs)
+        found["batch"] = measure_batch(root, photos, arguments.cases, arguments.jobs, arguments.to)
     print(json.dumps(found, indent=1))
 
 

@@ -14,6 +14,7 @@ from flows.settings import DEFAULT_PRESET, read_yaml, resolve
 from pipeline.errors import InputError
 from pipeline.suggest import nearest
 from pipeline.text import plain_name, visible
+from stages.registry import find_stage
 
 PHOTO_FOLDERS = ("photos", "images")
 """Where a case's photos lie beneath its folder; else they lie in the folder itself."""
@@ -96,12 +97,14 @@ class Choices:
         presets, seeds: sweeps; empty = as the list says, or the default.
         overrides: `stage.option=value`.
         config: YAML file over the preset.
+        stop: stage after which every run stops.
     """
 
     presets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     overrides: tuple[str, ...] = ()
     config: Path | None = None
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,8 @@ def _beneath(list_path: Path, text: str) -> Path:
 
 def _expand_all(cases: Iterable[_Case], out: Path, choices: Choices) -> list[BatchRun]:
     resolve((choices.presets or (DEFAULT_PRESET,))[0], choices.config, choices.overrides)
+    if choices.stop:
+        find_stage(choices.stop)  # refuses an unknown one
     sweeps = [_expand(case, out, choices) for case in cases]
     longest = max(len(runs) for runs in sweeps)
     # round by round: the second variant of a case then finds what the first one made
@@ -260,6 +265,7 @@ def _run(
             preset=preset,
             settings=settings.model_dump(mode="json"),
             external=case.external,
+            stop=choices.stop,
         )
     except InputError as refusal:
         return BatchRun(name, case.name, preset, seed or 0, None, refusal)

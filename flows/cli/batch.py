@@ -44,6 +44,9 @@ def batch(
     ] = None,
     overrides: SetOption = None,
     config: ConfigOption = None,
+    stop: Annotated[
+        str | None, typer.Option("--to", help="Stop every run after this stage.")
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed and has not changed.")
     ] = False,
@@ -65,7 +68,9 @@ def batch(
         publish = check_url(publish)
     source = absolute(source)
     target = absolute(out) if out else Path.cwd() / "porf_out" / source.stem
-    choices = Choices(tuple(presets or ()), tuple(seeds or ()), tuple(overrides or ()), config)
+    choices = Choices(
+        tuple(presets or ()), tuple(seeds or ()), tuple(overrides or ()), config, stop
+    )
     runs = read_batch(source, target, choices)
     with batch_folder(target, source):
         whole = Batch(source, target, runs)

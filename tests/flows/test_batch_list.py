@@ -134,3 +134,12 @@ def test_names_are_shown_as_they_are_or_written_out() -> None:
     for bad in ("", " a", "..", "a/b", "a\\b", ".x", "a\nb", "a\u200fb"):
         with pytest.raises(InputError):
             plain_name(bad)
+
+
+def test_every_run_stops_after_the_same_stage(tmp_path: Path) -> None:
+    (tmp_path / "cases" / "skull").mkdir(parents=True)
+    (run,) = runs_of(tmp_path / "cases", stop="sfm")
+    assert run.request
+    assert run.request.stop == "sfm"
+    with pytest.raises(InputError, match="did you mean 'sfm'"):
+        runs_of(tmp_path / "cases", stop="sfmm")
