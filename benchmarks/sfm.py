@@ -298,8 +298,8 @@ def _degrees(value: float | None) -> str:
 
 def _explanation(threads: int, remark: str, sampled: bool) -> str:
     machine = platform.machine()
-    text = f"""Made by `python benchmarks/sfm.py DATA OUT` on {machine}, CPU only, {threads} thread(s).
-Rotation: mean error after a similarity fitted to the camera centres (Umeyama). Plain:
+    text = f"""Made by `python benchmarks/sfm.py DATA OUT` on {machine}, CPU only, {threads}
+thread(s). Rotation: mean error after a similarity fitted to the camera centres (Umeyama). Plain:
 pycolmap's `extract_features`, `match_exhaustive`, `incremental_mapping` with default options on the
 same upright photos, the largest model. Expected: what a run without truth says of itself (1 σ,
 median over the views); it reckons with the scatter of the matches only, and is a lower bound. Time:
