@@ -156,9 +156,10 @@ def main() -> None:
     results = [read_set(arguments.out, name) for name in arguments.sets]
     target = REPOSITORY / "docs" / "results.md"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(
-        _preamble(arguments.jobs, threads, arguments.remark) + "\n" + tables(results) + "\n"
-    )
+    written = target.read_text() if target.is_file() else ""
+    others = "".join(written.partition("\n<!-- ")[1:])  # tables of other scripts
+    text = f"{_preamble(arguments.jobs, threads, arguments.remark)}\n{tables(results)}\n"
+    target.write_text(text + others)
     print(f"wrote {target}")
 
 
