@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +12,38 @@ import httpx
 from flows.alive import bury_dead
 from flows.case_folder import CaseFolder
 from flows.finished import finished_results
+from flows.listeners import current_reporter
 from flows.preflight.learn import learn_from
 from flows.request import RunRequest
 from flows.server import home, prefect_server, server_name
 from pipeline.errors import PorfError
 from pipeline.store.files import disk_error, is_disk_error
 
+_BUSY = (429, 502, 503)
+"""Answers of a server that lives: 503 is what SQLite's "database is locked" becomes."""
+_PAUSES_S = (5.0, 15.0, 45.0)
+
+
+class ServerBusyError(PorfError):
+    """The Prefect server answers that it cannot answer now; worth another attempt."""
+
 
 def run_flow(request: RunRequest) -> PorfError | None:
-    """Run the flow and return what it failed with, if it did."""
+    """Run the flow and return what it failed with, if it did.
+
+    Where many runs share a server, it may refuse one longer than Prefect's client asks again.
+    Finished stages are in the store, so that the flow is simply run again.
+    """
+    for pause_s in _PAUSES_S:
+        failure = _run_once(request)
+        if not isinstance(failure, ServerBusyError):
+            return failure
+        current_reporter().say("server", "the Prefect server is busy; trying again", warning=True)
+        time.sleep(pause_s)
+    return _run_once(request)
+
+
+def _run_once(request: RunRequest) -> PorfError | None:
     quiet_prefect()
     began = datetime.now(UTC).replace(microsecond=0)
     with prefect_server() as api_url:
@@ -59,6 +83,11 @@ def _as_ours(error: object, out: Path) -> PorfError:
         return error
     if isinstance(error, OSError) and is_disk_error(error):
         return disk_error(error, out)
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY:
+        return ServerBusyError(
+            f"the Prefect server is too busy (status {error.response.status_code})",
+            hint="the same command goes on; for many runs at a time give the server a Postgres",
+        )
     if isinstance(error, httpx.HTTPError | OSError):
         return PorfError(
             f"the Prefect server went away ({type(error).__name__})",

@@ -87,16 +87,19 @@ def _load_view(path: Path, view_count: int) -> ViewMatches:
     stored = read_npz_arrays(path)
     if "src_idx" not in stored or "match" not in stored:
         raise InputError(f"{path}: expected the arrays src_idx and match, got {sorted(stored)}")
-    sources = [int(i) for i in np.atleast_1d(stored["src_idx"])]
-    matches_px = [np.asarray(m, dtype=np.float32).reshape(-1, 4) for m in stored["match"]]
+    try:
+        sources = [int(i) for i in np.atleast_1d(stored["src_idx"])]
+        matches_px = [np.asarray(m, dtype=np.float32).reshape(-1, 4) for m in stored["match"]]
+        marks = np.atleast_1d(stored.get("heldout", ()))
+        heldout = [np.asarray(h, dtype=bool).reshape(-1) for h in marks]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: its arrays hold no matches ({error})") from error
     if len(matches_px) != len(sources):
         raise InputError(f"{path}: {len(sources)} source views but {len(matches_px)} match arrays")
     outside = [i for i in sources if not 0 <= i < view_count]
     if outside:
         raise InputError(f"{path}: source view {outside[0]} is not among the {view_count} views")
-    if "heldout" in stored and len(stored["heldout"]) == len(sources):
-        heldout = [np.asarray(h, dtype=bool) for h in stored["heldout"]]
-    else:
+    if len(heldout) != len(sources):
         heldout = [np.zeros(len(m), dtype=bool) for m in matches_px]
     if any(len(h) != len(m) for h, m in zip(heldout, matches_px, strict=True)):
         raise InputError(f"{path}: the held-out marks do not fit the matches")

@@ -66,6 +66,22 @@ def test_cameras_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load_idr_cameras(tmp_path / "c.npz")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"heldout": np.array([True, None], dtype=object)},
+        {"match": np.float32(3)},
+        {"match": np.zeros((2, 5, 3), np.float32)},
+        {"src_idx": np.array(["one", "two"])},
+    ],
+)
+def test_arrays_that_are_no_matches_are_refused(tmp_path: Path, wrong: dict) -> None:
+    right = {"src_idx": np.array([1, 2]), "match": np.zeros((2, 5, 4), np.float32)}
+    np.savez(tmp_path / "000000.npz", **{**right, **wrong})
+    with pytest.raises(InputError, match=r"000000\.npz"):
+        load_matches(tmp_path, 3)
+
+
 def test_matches_survive_and_the_original_reader_loads_them(tmp_path: Path) -> None:
     views = two_view_matches(np.random.default_rng(0))
     save_matches(tmp_path, views)
