@@ -12,6 +12,7 @@ import httpx
 from flows.alive import bury_dead
 from flows.case_folder import CaseFolder
 from flows.finished import finished_results
+from flows.hush import hush_services
 from flows.listeners import current_reporter
 from flows.preflight.learn import learn_from
 from flows.request import RunRequest
@@ -45,6 +46,7 @@ def run_flow(request: RunRequest) -> PorfError | None:
 
 def _run_once(request: RunRequest) -> PorfError | None:
     quiet_prefect()
+    hush_services(current_reporter())
     began = datetime.now(UTC).replace(microsecond=0)
     with prefect_server() as api_url:
         from prefect.settings import (  # noqa: PLC0415

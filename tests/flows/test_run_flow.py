@@ -1,5 +1,6 @@
 """How a run ends whose server does not answer as it should."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 
 from flows import run_flow as module
+from flows.hush import hush_services
 from flows.listeners import SilentReporter, reporting
 from flows.request import RunRequest
 from flows.run_flow import ServerBusyError, run_flow
@@ -54,3 +56,16 @@ def test_any_other_failure_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     failure = run_flow(RunRequest(photos=tmp_path, out=tmp_path))
     assert failure
     assert failure.message == "a stage failed"
+
+
+def test_services_that_fail_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = Hears(), Hears()
+    services = logging.getLogger("prefect._internal.concurrency")
+    hush_services(first)
+    hush_services(second)
+    for _ in range(3):
+        services.error("Service %r failed with %s pending items.", "EventsWorker", 3)
+    assert first.said == []
+    assert len(second.said) == 1
+    assert "does not answer" in second.said[0]
+    assert capsys.readouterr().err == ""
