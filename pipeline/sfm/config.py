@@ -122,6 +122,11 @@ class SfmConfig(StageConfig):
         " repeated texture leads to wrong cameras that look right; solve: map again without the"
         " look-alikes where these can be told, else refuse",
     )
+    second_opinion: bool = Field(
+        True,
+        description="where the first mapping leaves doubt, map in two other ways and take the"
+        " mapping that the others confirm best",
+    )
     contradiction_limit: float = Field(
         0.25, gt=0, le=1, description="share of contradicting pairs that is too many"
     )

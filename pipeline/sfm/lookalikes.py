@@ -196,10 +196,11 @@ def _best_of_each(
 
 def difference_deg(first: Matrices, second: Matrices) -> float:
     """Median angle between two solutions (N, 3, 3) after their common rotation is taken out."""
-    return float(np.median(_difference_deg(first, second)))
+    return float(np.median(differences_deg(first, second)))
 
 
-def _difference_deg(first: Matrices, second: Matrices) -> NDArray[np.float64]:
+def differences_deg(first: Matrices, second: Matrices) -> NDArray[np.float64]:
+    """(N,) angles between two solutions (N, 3, 3) after their common rotation is taken out."""
     # solutions are R_i G; of many candidates G_i = second_iᵀ first_i the most central one counts
     gauges = np.swapaxes(second, -1, -2) @ first
     spread = [float(np.median(rotation_angles_deg(gauges, g[None]))) for g in gauges]

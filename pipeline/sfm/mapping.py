@@ -35,14 +35,20 @@ def map_incrementally(
     config: SfmConfig,
     seed: int,
     progress: Progress,
+    start: int | None = None,
+    only_relaxed: bool = False,
 ) -> Mapping:
     """Map with COLMAP's options, and where that finds no or a poor model, with relaxed ones.
+
+    Args:
+        start: image id to begin with, instead of the pair that COLMAP likes best.
+        only_relaxed: COLMAP's own options are known to fail.
 
     Returns:
         Models of at least three views; none where nothing could be reconstructed.
     """
     attempts = []
-    for relaxed in (False, True):
+    for relaxed in (True,) if only_relaxed else (False, True):
         folder = work / ("mapping_relaxed" if relaxed else "mapping")
         rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -50,7 +56,7 @@ def map_incrementally(
             str(database_path),
             str(images_dir),
             str(folder),
-            options=_options(config, seed, relaxed),
+            options=_options(config, seed, relaxed, start),
             **_callbacks(photo_count, progress),
         )
         rmtree(folder)
@@ -66,7 +72,9 @@ def _largest(models: list[pycolmap.Reconstruction]) -> int:
     return models[0].num_reg_images() if models else 0
 
 
-def _options(config: SfmConfig, seed: int, relaxed: bool) -> pycolmap.IncrementalPipelineOptions:
+def _options(
+    config: SfmConfig, seed: int, relaxed: bool, start: int | None
+) -> pycolmap.IncrementalPipelineOptions:
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = config.threads
     options.min_model_size = MIN_VIEWS
@@ -74,6 +82,8 @@ def _options(config: SfmConfig, seed: int, relaxed: bool) -> pycolmap.Incrementa
     options.random_seed = seed
     options.mapper.random_seed = seed
     options.triangulation.random_seed = seed
+    if start is not None:
+        options.init_image_id1 = start
     if relaxed:
         options.mapper.init_min_num_inliers = 30
         options.mapper.init_min_tri_angle = 4.0

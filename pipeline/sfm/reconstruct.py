@@ -1,7 +1,7 @@
 """Photos of one ingest to a calibrated model."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from pipeline.sfm.gps import positions_m
 from pipeline.sfm.mapping import Mapping, map_incrementally
 from pipeline.sfm.matching import match_pairs, require_matcher
 from pipeline.sfm.network import inspect_network
+from pipeline.sfm.opinions import is_doubtful, most_confirmed
 from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
 from pipeline.sfm.report import FEW_FEATURES, build_report, is_contradicted, unregistered
 from pipeline.sfm.resolve import resolve_lookalikes
@@ -50,25 +51,47 @@ class SfmResult:
 
 
 @dataclass(frozen=True)
+class _Chosen:
+    """The mapping to go on with, and the pairs that it rests on.
+
+    `lookalikes` is what was set aside where repeated texture had misled the first mapping;
+    `opinions` is what other mappings said where it left doubt.
+    """
+
+    mapping: Mapping
+    database: Path
+    table: TwoViewTable
+    lookalikes: dict[str, Any] | None = None
+    opinions: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class _Attempt:
     """Everything up to mapping, with or without masks.
 
-    `laid_back` is the similarity that returned refined given cameras to their frame;
-    `lookalikes` is what was set aside where repeated texture had misled the first mapping.
+    `laid_back` is the similarity that returned refined given cameras to their frame.
     """
 
     masked: bool
-    database: Path
     image_ids: dict[str, int]
     features: dict[str, int]
     pairs_tried: int
-    table: TwoViewTable
-    mapping: Mapping
+    chosen: _Chosen
     laid_back: Similarity
-    lookalikes: dict[str, Any] | None
+
+    @property
+    def mapping(self) -> Mapping:
+        """The mapping that was chosen."""
+        return self.chosen.mapping
+
+    @property
+    def table(self) -> TwoViewTable:
+        """The verified pairs that it rests on."""
+        return self.chosen.table
 
     @property
     def registered(self) -> int:
+        """Views of its largest model."""
         return int(self.mapping.models[0].num_reg_images())
 
 
@@ -129,12 +152,13 @@ def reconstruct(
     )
     report["features_masked"] = attempt.masked
     report["frame"] = {**frame.as_json(), "remarks": remarks}
-    report["lookalikes"] = attempt.lookalikes
+    report["lookalikes"] = attempt.chosen.lookalikes
+    report["opinions"] = attempt.chosen.opinions
     report["given_cameras"] = None if given is None else _given_report(given, attempt, config)
     report.update(_trust(model, ingest, attempt, report, estimated=given is None))
     (out / "sparse").mkdir(parents=True)
     model.write(str(out / "sparse"))
-    shutil.copyfile(attempt.database, out / "database.db")
+    shutil.copyfile(attempt.chosen.database, out / "database.db")
     return SfmResult(model, report)
 
 
@@ -229,34 +253,53 @@ def _attempt(
     table = read_two_views(published)
     _require_overlap(table, len(photos))
     images = ingest_dir / "images"
-    back, resolved = Similarity.identity(), None
+    chosen = _Chosen(Mapping([], relaxed=False), published, table)
+    back = Similarity.identity()
     if given is None:
-        mapping = map_incrementally(working, images, folder, len(photos), config, seed, progress)
-        _require_model(mapping, table, len(photos))
-        if config.on_contradiction == "solve" and is_contradicted(
-            check_consistency(mapping.models[0], table), config
-        ):
-            progress.note("pairs contradict the cameras: looking for look-alikes")
-            resolved = resolve_lookalikes(
-                working, images, folder, table, mapping.models[0], config, seed, progress
-            )
-            if resolved is not None:
-                mapping, published, table = resolved.mapping, resolved.database, resolved.table
+        chosen = _mapped(working, images, folder, chosen, len(photos), config, seed, progress)
     else:
         check_convention(given, image_ids, table)
         model, back = triangulate_given(working, images, folder, given, image_ids, config)
-        mapping = Mapping([model], relaxed=False)
-    return _Attempt(
-        masked,
-        published,
-        image_ids,
-        features,
-        len(pairs),
-        table,
-        mapping,
-        back,
-        resolved.report if resolved else None,
-    )
+        chosen = replace(chosen, mapping=Mapping([model], relaxed=False))
+    return _Attempt(masked, image_ids, features, len(pairs), chosen, back)
+
+
+def _mapped(
+    working: Path,
+    images: Path,
+    folder: Path,
+    matched: _Chosen,
+    photo_count: int,
+    config: SfmConfig,
+    seed: int,
+    progress: Progress,
+) -> _Chosen:
+    """Map; where pairs contradict the model look for look-alikes, where it leaves doubt ask others.
+
+    Args:
+        matched: database and table of all pairs.
+    """
+    table = matched.table
+    mapping = map_incrementally(working, images, folder, photo_count, config, seed, progress)
+    _require_model(mapping, table, photo_count)
+    first = replace(matched, mapping=mapping)
+    consistency = check_consistency(mapping.models[0], table)
+    if is_contradicted(consistency, config):
+        if config.on_contradiction != "solve":
+            return first
+        progress.note("pairs contradict the cameras: looking for look-alikes")
+        resolved = resolve_lookalikes(
+            working, images, folder, table, mapping.models[0], config, seed, progress
+        )
+        if resolved is None:
+            return first
+        return _Chosen(resolved.mapping, resolved.database, resolved.table, resolved.report)
+    if config.second_opinion and is_doubtful(mapping, consistency, photo_count):
+        best, report = most_confirmed(
+            mapping, table, working, images, folder, photo_count, config, seed, progress
+        )
+        return replace(first, mapping=best, opinions=report)
+    return first
 
 
 def _calibrated(

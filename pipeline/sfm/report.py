@@ -21,6 +21,7 @@ FEW_FEATURES = 100
 CONTRADICTION_WARN = 0.2
 MIN_STRONG_PAIRS = 10
 """Fewer say nothing about the cameras as a whole."""
+CONFIRMED_SHARE = 0.9
 ROTATION_WARN_DEG = 0.5
 REPROJECTION_WARN_PX = 1.5
 
@@ -177,6 +178,18 @@ def refuse_too_few(report: dict[str, Any], photo_count: int, config: SfmConfig) 
     )
 
 
+def _unconfirmed(asked: dict[str, Any]) -> list[str]:
+    """A sentence where the mappings do not agree on most views of the one that was taken."""
+    taken = next(o for o in asked["opinions"] if o["kind"] == asked["taken"])
+    if taken["confirmed"] >= CONFIRMED_SHARE * taken["registered"]:
+        return []
+    return [
+        f"{len(asked['opinions'])} mappings agree on only {taken['confirmed']} of"
+        f" {taken['registered']} views: the cameras of the others may be wrong; check the camera"
+        " plot against reality"
+    ]
+
+
 def _weak_link(link: dict[str, Any]) -> str:
     group = link["group"]
     others = f" and {len(group) - 1} more photos" if len(group) > 1 else ""
@@ -201,7 +214,9 @@ def warnings_of(report: dict[str, Any], photo_count: int) -> list[str]:
         if len(group) > 2:
             warnings.append(f"{len(group)} photos form a separate group ({group[0]} … {group[-1]})")
     warnings += [_weak_link(link) for link in report["network"]["weak_links"][:3]]
-    if report["relaxed_mapping"]:
+    if report.get("opinions"):
+        warnings += _unconfirmed(report["opinions"])
+    elif report["relaxed_mapping"]:
         warnings.append("mapping succeeded only with relaxed thresholds: check the cameras")
     share = report["consistency"]["contradicting_share"]
     if share > CONTRADICTION_WARN:

@@ -24,6 +24,8 @@ from pipeline.sfm.principal_point import OVERDISPERSION, PRIOR_SIGMA
 MAX_VIEWS = 600
 """The covariance is a dense matrix of six rows a view."""
 STEP = 1e-6
+DAMPING = 1e-9
+"""Of the mean information on a point: points on a view ray's own line stay invertible."""
 
 Matrix = NDArray[np.float64]
 
@@ -157,7 +159,13 @@ def _by_point(camera: pycolmap.Camera, in_camera: Matrix) -> Matrix:
     for axis in np.eye(3):
         ahead = camera.img_from_cam(in_camera + steps * axis)
         columns.append((ahead - camera.img_from_cam(in_camera - steps * axis)) / (2 * steps))
-    return np.stack(columns, axis=2)
+    return _in_front(np.stack(columns, axis=2), in_camera)
+
+
+def _in_front(derivatives: Matrix, in_camera: Matrix) -> Matrix:
+    """Zero for points behind the camera, of which an observation says nothing."""
+    valid = (in_camera[:, 2] > 0) & np.isfinite(derivatives).all(axis=(1, 2))
+    return np.where(valid[:, None, None], derivatives, 0.0)
 
 
 def _by_lens(camera: pycolmap.Camera, in_camera: Matrix) -> Matrix:
@@ -169,8 +177,9 @@ def _by_lens(camera: pycolmap.Camera, in_camera: Matrix) -> Matrix:
         moved = [_with_params(camera, params + sign * step * np.eye(len(params))[n])
                  for sign in (1.0, -1.0)]  # fmt: skip
         ahead, behind = (lens.img_from_cam(in_camera) for lens in moved)
-        columns.append((ahead - behind).ravel() / (2 * step))
-    return np.stack(columns, axis=1)
+        columns.append((ahead - behind) / (2 * step))
+    stacked = _in_front(np.stack(columns, axis=2), in_camera)
+    return stacked.reshape(-1, len(params))
 
 
 def _with_params(camera: pycolmap.Camera, params: Matrix) -> pycolmap.Camera:
@@ -191,8 +200,9 @@ def _reduced(linear: _Linear) -> Matrix:
     points = linear.by_points
     blocks = (points.T @ points).tobsr((3, 3))
     blocks.sort_indices()
+    damping = DAMPING * float(np.einsum("paa->", blocks.data)) / (3 * len(blocks.data))
     inverse = blocks.copy()
-    inverse.data = np.linalg.inv(blocks.data)
+    inverse.data = np.linalg.inv(blocks.data + damping * np.eye(3))
     mixed = linear.by_cameras.T @ points
     full = linear.by_cameras.T @ linear.by_cameras
     return np.asarray((full - mixed @ inverse @ mixed.T).todense())
@@ -222,6 +232,8 @@ def _centre_constraints(model: pycolmap.Reconstruction, ids: list[int]) -> Matri
 def _inverse_in_gauge(information: Matrix, constraints: Matrix) -> Matrix:
     """Covariance (D, D) under constraintsᵀ x = 0, from the bordered normal equations."""
     size, fixed = len(information), constraints.shape[1]
+    if not (np.diag(information) > 0).all() or not np.isfinite(information).all():
+        raise np.linalg.LinAlgError("a view or a lens is not determined")
     scale = 1 / np.sqrt(np.diag(information))
     border = np.zeros((size, fixed))
     border[: len(constraints)] = constraints

@@ -56,6 +56,7 @@ def test_the_figure_is_the_error_that_repetition_shows() -> None:
     assert found is not None
     expected = np.array([found.by_image[i] for i in registered_ids(models[0])])
     # the overdispersion is for what real photos add to independent noise
+    assert np.mean(expected / measured) == pytest.approx(np.sqrt(OVERDISPERSION), rel=0.15)
     np.testing.assert_allclose(expected / np.sqrt(OVERDISPERSION), measured, rtol=0.35)
     assert found.median_deg == pytest.approx(float(np.median(expected)))
     assert found.common_deg < found.median_deg
@@ -73,6 +74,23 @@ def test_more_noise_is_more_uncertain() -> None:
     assert a is not None
     assert b is not None
     assert b.median_deg > 2.5 * a.median_deg
+
+
+def test_a_point_behind_a_camera_spoils_nothing() -> None:
+    model = _noisy(_true_model(), 1)
+    before = rotation_uncertainty(model)
+    pose = model.image(registered_ids(model)[0]).cam_from_world()
+    point = next(
+        p
+        for p in model.points3D.values()
+        if p.track.length() > 3
+        and registered_ids(model)[0] in {e.image_id for e in p.track.elements}
+    )
+    point.xyz = pose.inverse() * np.array([0.1, 0.1, -2.0])
+    after = rotation_uncertainty(model)
+    assert before is not None
+    assert after is not None
+    assert 0 < after.median_deg < 1.5 * before.median_deg
 
 
 def test_two_views_say_nothing() -> None:
