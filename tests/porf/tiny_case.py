@@ -68,11 +68,20 @@ class TinyCase:
 
 
 def write_tiny_case(
-    folder: Path, disturbed_deg: float = 0.6, noise_px: float = 0.05, masks: bool = False
+    folder: Path,
+    disturbed_deg: float = 0.6,
+    noise_px: float = 0.05,
+    masks: bool = False,
+    views: int = VIEWS,
+    neighbours: int | None = None,
 ) -> TinyCase:
-    """Write a case in the PoRF data convention with cameras turned by about `disturbed_deg`."""
+    """Write a case in the PoRF data convention with cameras turned by about `disturbed_deg`.
+
+    Args:
+        neighbours: views are matched with so many before and after them; None = with all.
+    """
     rng = np.random.default_rng(4)
-    c2w = _cameras()
+    c2w = _cameras(views)
     (folder / "image").mkdir(parents=True)
     if masks:
         (folder / "mask").mkdir()
@@ -82,21 +91,21 @@ def write_tiny_case(
         if masks:
             mask = Image.fromarray(np.where(hit, 255, 0).astype(np.uint8))
             mask.save(folder / "mask" / f"{i:03d}.png")
-    true = IdrCameras(np.repeat(K[None], VIEWS, axis=0), c2w, np.eye(4))
+    true = IdrCameras(np.repeat(K[None], views, axis=0), c2w, np.eye(4))
     true = IdrCameras(true.K, true.c2w, SCALE_MAT).with_normalised_poses(c2w)
     turned = c2w.copy()
-    axes = rng.normal(size=(VIEWS, 3))
+    axes = rng.normal(size=(views, 3))
     axes *= np.deg2rad(disturbed_deg) / np.linalg.norm(axes, axis=1, keepdims=True)
     turned[:, :3, :3] = Rotation.from_rotvec(axes).as_matrix() @ c2w[:, :3, :3]
     save_idr_cameras(folder / "cameras_colmap.npz", true.with_normalised_poses(turned))
-    save_matches(folder / "colmap_matches", _matches(c2w, rng, noise_px))
+    save_matches(folder / "colmap_matches", _matches(c2w, rng, noise_px, neighbours or views))
     return TinyCase(folder, load_case(folder, folder), true.c2w)
 
 
-def _cameras() -> NDArray:
+def _cameras(views: int) -> NDArray:
     poses = []
-    for i in range(VIEWS):
-        azimuth, height = 2 * np.pi * i / VIEWS, 0.4 + 0.5 * (i % 2)
+    for i in range(views):
+        azimuth, height = 2 * np.pi * i / views, 0.4 + 0.5 * (i % 2)
         centre = 2.4 * np.array([np.cos(azimuth), np.sin(azimuth), height])
         poses.append(look_at(centre, np.zeros(3), np.array([0.0, 0.0, 1.0])))
     return np.stack(poses)
@@ -125,7 +134,9 @@ def _render(pose: NDArray) -> tuple[NDArray, NDArray]:
     )
 
 
-def _matches(c2w: NDArray, rng: np.random.Generator, noise_px: float) -> list[ViewMatches]:
+def _matches(
+    c2w: NDArray, rng: np.random.Generator, noise_px: float, neighbours: int
+) -> list[ViewMatches]:
     points = rng.normal(size=(1500, 3))
     points *= RADIUS / np.linalg.norm(points, axis=1, keepdims=True)
     seen, pixels = [], []
@@ -135,11 +146,12 @@ def _matches(c2w: NDArray, rng: np.random.Generator, noise_px: float) -> list[Vi
         seen.append(facing & (xy > 0).all(axis=1) & (xy < [WIDTH - 1, HEIGHT - 1]).all(axis=1))
         pixels.append(xy + rng.normal(size=xy.shape) * noise_px)
     views = []
-    for i in range(VIEWS):
+    for i in range(len(c2w)):
         sources, rows, heldout = [], [], []
-        for j in range(VIEWS):
+        for j in range(len(c2w)):
+            apart = min((i - j) % len(c2w), (j - i) % len(c2w))
             both = seen[i] & seen[j]
-            if i != j and both.sum() > 30:
+            if 0 < apart <= neighbours and both.sum() > 30:
                 sources.append(j)
                 rows.append(np.concatenate([pixels[i][both], pixels[j][both]], axis=1))
                 heldout.append(np.flatnonzero(both) % 8 == 0)
