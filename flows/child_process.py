@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def start_module(
-    module: str, request: Path, environment: Mapping[str, str] | None = None
+    module: str,
+    request: Path | str,
+    environment: Mapping[str, str] | None = None,
+    talks: bool = False,
 ) -> "subprocess.Popen[str]":
     """Run `python -m MODULE REQUEST` with standard output and errors in one pipe.
 
@@ -16,10 +19,11 @@ def start_module(
 
     Args:
         environment: variables beside those of this process.
+        talks: the parent will write to its standard input.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, str(request)],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,7 +1,9 @@
-"""One run of a batch in a process of its own: `python -m flows.batch.case_process REQUEST.json`.
+"""Runs of a batch, one after the other: `python -m flows.batch.case_process PARENT`.
 
-What happens goes to standard output as lines of JSON after `EVENT_MARK`; the last one says how the
-run ended. The process ends with the batch.
+Every line of standard input names, as a JSON string, a file with the order for a run. What happens
+goes to standard output as lines of JSON after `EVENT_MARK`; a run's last one says how it ended. To
+load Prefect takes longer than a small stage, so a process serves several runs. It ends with the
+batch.
 """
 
 import json
@@ -17,19 +19,18 @@ from flows.batch.adopt import adopt
 from flows.listeners import reporting
 from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
-from pipeline.errors import InputError, PorfError
+from pipeline.errors import PorfError
 from stages.process import EVENT_MARK, EventProgress, end_with_parent
 
 
 class CaseOrder(BaseModel):
-    """What the process is asked to do, and by whom.
+    """One run to do.
 
     Attributes:
         siblings: output folders of the same case under other options.
     """
 
     request: RunRequest
-    parent: int
     siblings: list[Path] = Field(default_factory=list)
 
 
@@ -68,23 +69,27 @@ class EventReporter:
 
 def main() -> None:
     """Entry point of the process."""
-    order = CaseOrder.model_validate_json(Path(sys.argv[1]).read_bytes())
-    end_with_parent(order.parent)
+    end_with_parent(int(sys.argv[1]))
     # A shell ignores SIGINT for what it runs in the background, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        failure = _run(order)
+        for line in sys.stdin:
+            _perform(CaseOrder.model_validate_json(Path(json.loads(line)).read_bytes()))
     except KeyboardInterrupt:
         _emit(kind="ended", status="interrupted", message="interrupted", hint=None)
         os._exit(130)  # Prefect's threads may not hold up the end
+    os._exit(0)
+
+
+def _perform(order: CaseOrder) -> None:
+    try:
+        failure = _run(order)
     except PorfError as error:
         failure = error
     if failure is None:
         _emit(kind="ended", status="done", message="", hint=None)
-        return
-    refused = isinstance(failure, InputError)
-    _emit(kind="ended", status="failed", message=failure.message, hint=failure.hint)
-    sys.exit(2 if refused else 1)
+    else:
+        _emit(kind="ended", status="failed", message=failure.message, hint=failure.hint)
 
 
 def _run(order: CaseOrder) -> PorfError | None:

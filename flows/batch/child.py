@@ -1,10 +1,12 @@
 """Parent side of one run's process."""
 
 import json
+import os
 import queue
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +23,47 @@ _GRACE_S = 40.0
 
 
 class CaseProcess:
-    """One run's process; its events arrive in a queue, the last one is `closed`."""
+    """A process that does one run after the other; their events arrive in a queue.
 
-    def __init__(
-        self, name: str, order: CaseOrder, logs: Path, threads: int, events: "queue.Queue[Event]"
-    ) -> None:
-        self.name = name
-        self._events = events
-        self._log_path = logs / f"{name}.log"
-        order_path = logs / f"{name}.json"
-        write_text(order_path, order.model_dump_json(indent=1))
+    A run's last event is `ended`; the process's last one is `closed`, with the process itself.
+    """
+
+    def __init__(self, logs: Path, threads: int, events: "queue.Queue[Event]") -> None:
+        self._logs, self._events = logs, events
+        self._name = ""
+        self.given = 0
         self._process = start_module(
-            "flows.batch.case_process", order_path, thread_environment(threads)
+            "flows.batch.case_process", str(os.getpid()), thread_environment(threads), talks=True
         )
         threading.Thread(target=self._read, daemon=True).start()
 
+    def give(self, name: str, order: CaseOrder) -> None:
+        """Let it do a run; only once the one before has ended."""
+        assert self._process.stdin
+        self._name = name
+        self.given += 1
+        self.log_path.write_text("", encoding="utf-8")
+        order_path = self._logs / f"{name}.json"
+        write_text(order_path, order.model_dump_json(indent=1))
+        with suppress(OSError):  # where it has died meanwhile, `closed` tells
+            self._process.stdin.write(json.dumps(str(order_path)) + "\n")
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        """No more runs for it."""
+        assert self._process.stdin
+        with suppress(OSError):
+            self._process.stdin.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     @property
     def log_path(self) -> Path:
-        """What the process printed beside its events."""
-        return self._log_path
+        """What the process printed beside the events of its last run."""
+        return self._logs / f"{self._name}.log"
 
     def exit_code(self) -> int:
         """Of the ended process."""
@@ -63,15 +87,14 @@ class CaseProcess:
 
     def _read(self) -> None:
         assert self._process.stdout
-        with self._log_path.open("w", encoding="utf-8") as log:
-            for line in self._process.stdout:
-                event = _event(line)
-                if event is None:
+        for line in self._process.stdout:
+            event = _event(line)
+            if event is not None:
+                self._events.put((self._name, event))
+            elif self._name:
+                with suppress(OSError), self.log_path.open("a", encoding="utf-8") as log:
                     log.write(line)
-                    log.flush()
-                else:
-                    self._events.put((self.name, event))
-        self._events.put((self.name, {"kind": "closed"}))
+        self._events.put((self._name, {"kind": "closed", "process": self}))
 
 
 def _event(line: str) -> dict[str, Any] | None:

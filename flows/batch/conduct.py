@@ -1,4 +1,4 @@
-"""Several runs at a time, each in a process of its own, until all have ended."""
+"""Several runs at a time, in a process for each job, until all have ended."""
 
 import os
 import queue
@@ -18,11 +18,13 @@ from pipeline.store.files import remove
 _POLL_S = 0.5
 _MOST_CPU_JOBS = 4
 """More runs at once than this mostly compete for memory bandwidth."""
+_RUNS_A_PROCESS = 25
+"""Then a fresh one takes over: what a process leaks stays small."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run's process ended: `done`, `failed` or `interrupted`, and why."""
+    """How a run ended: `done`, `failed` or `interrupted`, and why."""
 
     status: str
     message: str = ""
@@ -88,8 +90,8 @@ class _Conductor:
         self._threads = max(1, (os.cpu_count() or 1) // jobs)
         self._events: queue.Queue[Event] = queue.Queue()
         self._running: dict[str, tuple[BatchRun, CaseProcess]] = {}
+        self._idle: list[CaseProcess] = []
         self._stages: dict[str, str] = {}
-        self._words: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
         while self._waiting or self._running:
@@ -100,10 +102,14 @@ class _Conductor:
             except queue.Empty:
                 continue
             self._handle(name, event)
+        for process in self._idle:
+            process.close()
+        for process in self._idle:
+            process.wait_or_kill()
 
     def interrupt(self) -> None:
         """Let what runs save its checkpoints and end."""
-        processes = [process for _, process in self._running.values()]
+        processes = [*self._idle, *(process for _, process in self._running.values())]
         for process in processes:
             process.interrupt()
         for process in processes:
@@ -116,35 +122,47 @@ class _Conductor:
         self._reporter.starts(run.name)
         order = CaseOrder(
             request=with_threads(run.request, self._threads),
-            parent=os.getpid(),
             siblings=list(run.siblings),
         )
-        process = CaseProcess(run.name, order, self._logs, self._threads, self._events)
+        self._idle = [process for process in self._idle if process.alive]
+        process = self._idle.pop() if self._idle else self._new_process()
         self._running[run.name] = (run, process)
+        process.give(run.name, order)
+
+    def _new_process(self) -> CaseProcess:
+        return CaseProcess(self._logs, self._threads, self._events)
 
     def _handle(self, name: str, event: dict[str, Any]) -> None:
         if event["kind"] == "closed":
-            self._finish(name)
+            ended = event["process"]
+            self._idle = [process for process in self._idle if process is not ended]
+            ended.exit_code()
+            for running in [n for n, (_, process) in self._running.items() if process is ended]:
+                self._finish(running, None)
         elif event["kind"] == "ended":
-            self._words[name] = event
+            self._finish(name, event)
         else:
             if event["kind"] == "starts":
                 self._stages[name] = event["stage"]
             self._reporter.event(name, self._stages.get(name), event)
 
-    def _finish(self, name: str) -> None:
+    def _finish(self, name: str, words: dict[str, Any] | None) -> None:
         run, process = self._running.pop(name)
-        ended = _how(process, self._words.get(name), self._stages.get(name))
+        ended = _how(process, words, self._stages.get(name))
         if ended.status == "done":
             remove(process.log_path)
         remove(process.log_path.with_suffix(".json"))
+        if words is not None and process.given < _RUNS_A_PROCESS:
+            self._idle.append(process)
+        elif words is not None:
+            process.close()
         self._reporter.ended(name, ended)
         self._on_end(run, ended)
 
 
 def _how(process: CaseProcess, words: dict[str, Any] | None, stage: str | None) -> Ended:
-    code = process.exit_code()
     if words is None:
+        code = process.exit_code()
         why = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return Ended("failed", f"the run's process {why}", f"its log is {process.log_path}", stage)
     ended = Ended(words["status"], words["message"], words["hint"], stage)

@@ -62,3 +62,23 @@ def test_one_killed_and_one_refused(tmp_path: Path) -> None:
     assert "does not exist" in ends["refused"].message
     assert [word for _, word in listener.told] == ["starts", "failed", "starts", "failed"]
     assert not (tmp_path / "killed").exists()
+
+
+def test_a_process_serves_several_runs(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    runs = [run_of(str(number), absent, tmp_path) for number in range(4)]
+    ends: dict[str, Ended] = {}
+    seen: set[int] = set()
+
+    def note(run: BatchRun, end: Ended) -> None:
+        ends[run.name] = end
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if "flows.batch.case_process" in " ".join(child.cmdline()):
+                    seen.add(child.pid)
+
+    (tmp_path / "logs").mkdir()
+    conduct(runs, tmp_path / "logs", 1, Listener(), note)
+    assert [ends[str(n)].status for n in range(4)] == ["failed"] * 4
+    assert len(seen) == 1
+    assert not any(psutil.pid_exists(pid) for pid in seen)
