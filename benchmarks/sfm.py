@@ -276,7 +276,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def contradictions(rows: list[dict[str, Any]]) -> str:
     """What contradicting pairs tell, and what setting look-alikes aside changes."""
     lines = [
-        "| set | views | contradicting pairs | first mapping | look-alikes set aside |\n|"
+        "| set | views | contradicting pairs | our first mapping | look-alikes set aside |\n|"
         + "---|" * 5
     ]
     for row in rows:
@@ -284,7 +284,7 @@ def contradictions(rows: list[dict[str, Any]]) -> str:
             continue
         solved, last = row.get("lookalikes"), _degrees(row["ours"]["rotation_deg"])
         share = solved["contradicting_share_before"] if solved else row["contradicting"]
-        first = _degrees(row["first_mapping_deg"]) if solved else last
+        first = _degrees(row.get("first_mapping_deg")) if solved else last
         lines.append(
             f"| `{row['set']}` | {row['ours']['views']} of {row['photos']} | {share:.0%} |"
             f" {first} | {last if solved else 'not needed'} |"

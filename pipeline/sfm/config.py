@@ -86,6 +86,11 @@ class SfmConfig(StageConfig):
         description="how features are matched; lightglue needs a pycolmap with ONNX and its model"
         " file",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="where features are found and matched; auto: CUDA if pycolmap was built with"
+        " it, else the CPU",
+    )
     use_masks: bool | Literal["auto"] = Field(
         "auto",
         description="take features inside the masks only, where masks were given; auto: unless the"

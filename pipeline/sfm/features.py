@@ -56,7 +56,7 @@ def extract_features(
     counts = {}
     with (
         pycolmap.Database.open(str(database_path)) as database,
-        ThreadPoolExecutor(config.threads) as pool,
+        ThreadPoolExecutor(1 if uses_gpu(config) else config.threads) as pool,
     ):
         missing = {
             name: pool.submit(extract, photo)
@@ -77,11 +77,21 @@ def file_name(photo: PhotoRecord) -> str:
     return Path(photo.file or "").name
 
 
+def uses_gpu(config: SfmConfig) -> bool:
+    """Whether features and matches are made with CUDA."""
+    return config.device != "cpu" and bool(pycolmap.has_cuda)
+
+
+def colmap_device(config: SfmConfig) -> pycolmap.Device:
+    """The same in COLMAP's words."""
+    return pycolmap.Device.cuda if uses_gpu(config) else pycolmap.Device.cpu
+
+
 def extraction_options(config: SfmConfig) -> pycolmap.FeatureExtractionOptions:
     """COLMAP's options for the features asked for."""
     options = pycolmap.FeatureExtractionOptions()
     options.num_threads = 1
-    options.use_gpu = False
+    options.use_gpu = uses_gpu(config)
     if config.features == "aliked":
         options.type = pycolmap.FeatureExtractorType.ALIKED_N16ROT
     else:
@@ -90,7 +100,7 @@ def extraction_options(config: SfmConfig) -> pycolmap.FeatureExtractionOptions:
 
 
 def _extractor(config: SfmConfig) -> pycolmap.FeatureExtractor:
-    return pycolmap.FeatureExtractor.create(extraction_options(config), pycolmap.Device.cpu)
+    return pycolmap.FeatureExtractor.create(extraction_options(config), colmap_device(config))
 
 
 def _extract_one(

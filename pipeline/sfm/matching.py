@@ -8,7 +8,7 @@ import pycolmap
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sfm.config import SfmConfig
-from pipeline.sfm.features import extraction_options
+from pipeline.sfm.features import colmap_device, extraction_options, uses_gpu
 from pipeline.sfm.pairs import Pair, tile_of
 
 
@@ -38,7 +38,7 @@ def match_pairs(
             matching_options=matching_options(config),
             pairing_options=pairing,
             verification_options=_verification(config, seed),
-            device=pycolmap.Device.cpu,
+            device=colmap_device(config),
         )
         done += len(block)
         progress.advance("matching", done, len(pairs))
@@ -49,23 +49,28 @@ def matching_options(config: SfmConfig) -> pycolmap.FeatureMatchingOptions:
     """COLMAP's options for the matcher asked for."""
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads = config.threads
-    options.use_gpu = False
+    options.use_gpu = uses_gpu(config)
     name = f"{config.features}_{config.matcher.replace('_', '')}".upper()
     options.type = getattr(pycolmap.FeatureMatcherType, name)
     return options
 
 
 def require_matcher(config: SfmConfig) -> None:
-    """Refuse learned features and matchers that this installation cannot run.
+    """Refuse a device and learned features and matchers that this installation cannot run.
 
     Raises:
-        InputError: pycolmap was built without ONNX, or a model file is missing.
+        InputError: pycolmap was built without CUDA or ONNX, or a model file is missing.
     """
-    if (config.features, config.matcher) == ("sift", "brute_force"):
+    if config.device == "cuda" and not uses_gpu(config):
+        raise InputError(
+            "sfm.device=cuda cannot run here: this pycolmap was built without CUDA",
+            hint="install pycolmap-cuda12 in its place, or leave sfm.device at auto",
+        )
+    if (config.features, config.matcher) == ("sift", "brute_force") and not uses_gpu(config):
         return
     try:
-        pycolmap.FeatureExtractor.create(extraction_options(config), pycolmap.Device.cpu)
-        pycolmap.FeatureMatcher.create(matching_options(config), pycolmap.Device.cpu)
+        pycolmap.FeatureExtractor.create(extraction_options(config), colmap_device(config))
+        pycolmap.FeatureMatcher.create(matching_options(config), colmap_device(config))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"sfm.features={config.features} with sfm.matcher={config.matcher} cannot run here:"

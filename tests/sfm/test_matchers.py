@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.sfm.config import SfmConfig
-from pipeline.sfm.features import extraction_options
+from pipeline.sfm.features import colmap_device, extraction_options
 from pipeline.sfm.matching import matching_options, require_matcher
 
 
@@ -36,3 +36,17 @@ def test_what_is_not_there_is_refused() -> None:
         assert "brute_force" in (caught.value.hint or "")
     else:
         pytest.skip("this pycolmap can run learned matchers")
+
+
+def test_cuda_is_used_where_pycolmap_has_it_and_refused_where_not() -> None:
+    on_cpu = SfmConfig(device="cpu")
+    assert colmap_device(on_cpu) == pycolmap.Device.cpu
+    assert not matching_options(on_cpu).use_gpu
+    wanted = SfmConfig(device="cuda")
+    assert matching_options(SfmConfig()).use_gpu == pycolmap.has_cuda
+    if pycolmap.has_cuda:
+        assert colmap_device(wanted) == pycolmap.Device.cuda
+    else:
+        with pytest.raises(InputError, match="without CUDA") as caught:
+            require_matcher(wanted)
+        assert "sfm.device" in (caught.value.hint or "")
