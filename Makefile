@@ -8,7 +8,7 @@ TESTS ?= tests
 # they set up
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all lint types setup clean
+.PHONY: demo test test-all lint types docs setup clean
 
 demo: setup            ## render photos of a known object, reconstruct and measure it
 	$(PORF) demo -o demo
@@ -26,6 +26,9 @@ lint: setup            ## style
 
 types: setup           ## static types
 	$(VENV)/bin/mypy
+
+docs: setup            ## the guides as a site, in build/site; a broken link fails
+	$(VENV)/bin/mkdocs build -d build/site
 
 setup: $(READY)
 

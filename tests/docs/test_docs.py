@@ -1,6 +1,7 @@
 """The guides: links lead somewhere, examples run, the reference is current, compose files hold."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_guides_build_as_a_site_without_broken_links(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        name = "." if page.name == "README.md" else page.stem
+        assert (tmp_path / name / "index.html").is_file(), page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -178,7 +178,7 @@ def test_fifty_kills(
     process, before = porf.start(*words, **own), made(out)
     while killed < KILLS_A_SEED:
         kind = drawn.choice(VICTIMS)
-        hit = kill_at(kind, process, out, home, drawn.uniform(0, 0.4) * duration_s)
+        hit = kill_at(kind, process, out, home, drawn.uniform(0, 0.15) * duration_s)
         killed += hit
         if hit:
             print(f"seed {seed}: {kind} killed; made until then: {so_far(out)}")

@@ -1,5 +1,6 @@
 """A real server, deployments, and a real worker on a small case."""
 
+import base64
 import os
 import re
 import shutil
@@ -13,11 +14,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from flows.remote.deploy import ZOMBIES
 from flows.remote.places import POOLS
-from tests.flows.harness import Porf, SmallCase
+from tests.flows.harness import SMALL, Porf, SmallCase
 
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
@@ -92,25 +94,49 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Postgres:
+    """A Postgres of its own; `url` is its address as SQLAlchemy writes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:  # it refuses to run as root
+            shutil.chown(folder, "nobody")
+            self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        data = str(folder / "data")
+        make = [*self._as_user, "initdb", "-D", data, "-U", "prefect", "-A", "trust"]
+        subprocess.run(make, check=True, cwd="/", capture_output=True)
+        self.url = f"postgresql+asyncpg://prefect:unused@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        data, port = str(self._folder / "data"), str(self._port)
+        run = [*self._as_user, "postgres", "-D", data, "-p", port, "-k", str(self._folder)]
+        self._server = subprocess.Popen(run, cwd="/", stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        mother = psutil.Process(self._server.pid)
+        for process in [mother, *mother.children(recursive=True)]:
+            process.kill()
+        self._server.wait()
+
+    def stop(self) -> None:
+        self._server.terminate()
+        self._server.wait(60)
+
+
 @contextmanager
-def postgres() -> Iterator[str]:
-    """A Postgres of its own; its address as SQLAlchemy writes it."""
+def postgres() -> Iterator[Postgres]:
+    """A running one."""
     if not (shutil.which("initdb") and shutil.which("postgres")):
         pytest.skip("no Postgres here")
-    folder, port = Path(tempfile.mkdtemp(dir="/tmp")), free_port()
-    as_user = []
-    if os.geteuid() == 0:  # it refuses to run as root
-        shutil.chown(folder, "nobody")
-        as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-    make = [*as_user, "initdb", "-D", str(folder / "data"), "-U", "prefect", "-A", "trust"]
-    subprocess.run(make, check=True, cwd="/", capture_output=True)
-    run = [*as_user, "postgres", "-D", str(folder / "data"), "-p", str(port), "-k", str(folder)]
-    server = subprocess.Popen(run, cwd="/", stderr=subprocess.DEVNULL)
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    database = Postgres(folder)
+    database.start()
     try:
-        yield f"postgresql+asyncpg://prefect:unused@127.0.0.1:{port}/postgres"
+        yield database
     finally:
-        server.terminate()
-        server.wait(60)
+        database.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -120,7 +146,7 @@ def service(porf: Porf, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     with ExitStack() as stack:
         database = {}
         if request.param == "postgres":
-            url = stack.enter_context(postgres())
+            url = stack.enter_context(postgres()).url
             database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
         yield stack.enter_context(running_service(porf, tmp_path, database))
 
@@ -184,3 +210,33 @@ def test_a_worker_works_off_what_was_submitted(
     assert "does not exist" in service("logs", run_id(wrong.text)).text
     for path in (out / ".porf").rglob("*.json"):
         assert b"secret" not in path.read_bytes()
+
+
+@pytest.mark.slow
+def test_postgres_is_killed_and_comes_back(
+    porf: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    photos, out = photos_and_truth / "photos", tmp_path / "out"
+    words = ["run", photos, "-o", out, "--config", SMALL, "--to", "scene"]
+    with postgres() as database:
+        url = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url}
+        with running_service(porf, tmp_path, url) as service:
+            there = {"PREFECT_API_URL": service.api_url}
+            process = service.start(*words, **there)
+            for _ in range(1200):
+                if (out / ".porf" / "work" / "sfm").is_dir():
+                    break
+                time.sleep(0.25)
+            database.kill()
+            time.sleep(10)
+            database.start()
+            text, _ = process.communicate(timeout=600)
+            print(f"the run that was disturbed ended with code {process.returncode}")
+            assert "Traceback" not in text, text
+            finished = service(*words, **there)
+            assert finished.code == 0, finished.text
+            headers = {"Authorization": "Basic " + base64.b64encode(b"porf:secret").decode()}
+            runs = httpx.post(
+                f"{service.api_url}/flow_runs/filter", json={}, headers=headers, timeout=60
+            ).json()
+    assert {run["state_type"] for run in runs} <= {"COMPLETED", "CRASHED", "FAILED"}
