@@ -2,7 +2,7 @@
 
     python benchmarks/views.py OUT [--views 20 50 100 200 500]
 
-Structure from motion: pycolmap's synthetic data, every view seeing the same 200 points, so that
+Structure from motion: pycolmap's synthetic data, every view seeing the same 80 points, so that
 nothing but the number of views changes; the pipeline's own choice of pairs, matching with
 verification, and mapping. Features are not extracted: they cost the same for every photo.
 Training: a tiny ring of views (48 × 36 pixels), each matched with its ten neighbours on both sides;
@@ -39,9 +39,9 @@ from pipeline.sfm.pairs import exhaustive_pairs, sparse_pairs
 from tests.porf.tiny_case import TINY_OPTIONS, write_tiny_case
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-POINTS = 200
+POINTS = 80
 NEIGHBOURS = 10
-FEW_STEPS, MORE_STEPS = 20, 60
+STEPS = 300
 
 
 def spent(work: Callable[[], Any]) -> float:
@@ -89,21 +89,36 @@ def measure_sfm(folder: Path, views: int) -> dict[str, float]:
     return {"pairs": len(pairs), "registered": max(registered, default=0), **times}
 
 
+class JointClock(NullProgress):
+    """CPU time of this process at every report of the joint training."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[int, float]] = []
+
+    def advance(self, phase: str, done: int, total: int, **figures: float) -> None:
+        """See `Progress.advance`."""
+        if phase == "joint":
+            self.marks.append((done, time.process_time()))
+
+
 def measure_training(folder: Path, views: int) -> dict[str, float]:
-    """Two short trainings tell apart what comes before the joint steps, and a step."""
+    """What comes before the joint steps, and a step."""
     write_tiny_case(folder / "case", views=views, neighbours=NEIGHBOURS)
     case = load_case(folder / "case", folder / "case")
-
-    def run(steps: int) -> None:
-        config = TrainConfig.model_validate({**TINY_OPTIONS, "steps": steps, "device": "cpu"})
-        for name in ("out", "work"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (folder / name).mkdir()
-        train(case, config, folder / "out", folder / "work")
-
-    few, more = (spent(lambda steps=steps: run(steps)) for steps in (FEW_STEPS, MORE_STEPS))
-    step = (more - few) / (MORE_STEPS - FEW_STEPS)
-    return {"before the joint steps": few - FEW_STEPS * step, "one joint step": step}
+    options = {**TINY_OPTIONS, "steps": STEPS, "device": "cpu", "pose": {"settle_share": 0}}
+    for name in ("out", "work"):
+        (folder / name).mkdir()
+    clock, began = JointClock(), time.process_time()
+    train(
+        case,
+        TrainConfig.model_validate(options),
+        folder / "out",
+        folder / "work",
+        progress=clock,
+    )
+    (first, first_s), (last, last_s) = clock.marks[0], clock.marks[-1]
+    step = (last_s - first_s) / (last - first)
+    return {"before the joint steps": first_s - began - first * step, "one joint step": step}
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
