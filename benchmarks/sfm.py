@@ -299,16 +299,19 @@ def _degrees(value: float | None) -> str:
 def _explanation(threads: int, remark: str, sampled: bool) -> str:
     machine = platform.machine()
     text = f"""Made by `python benchmarks/sfm.py DATA OUT` on {machine}, CPU only, {threads}
-thread(s). Rotation: mean error after a similarity fitted to the camera centres (Umeyama). Plain:
-pycolmap's `extract_features`, `match_exhaustive`, `incremental_mapping` with default options on the
-same upright photos, the largest model. Expected: what a run without truth says of itself (1 σ,
-median over the views); it reckons with the scatter of the matches only, and is a lower bound. Time:
-ratio of processor seconds in one run, plain first, ours second. {remark}
+thread(s). {remark}
+
+- Rotation: mean error after a similarity fitted to the camera centres (Umeyama).
+- Plain: pycolmap's `extract_features`, `match_exhaustive`, `incremental_mapping` with default
+  options on the same upright photos, the largest model.
+- Expected: what a run without truth says of itself (1 σ, median over the views); it reckons with
+  the scatter of the matches only, and is a lower bound.
+- Time: ratio of processor seconds in one run, plain first, ours second.
 """
     if sampled:
         text += (
-            f"\n\\* Features and matches were there from an earlier run of the stage; the time of"
-            f" both is counted for both, scaled up from {SAMPLED} photos and their pairs.\n"
+            "- \\*: features and matches were there from an earlier run of the stage; the time of"
+            f" both\n  is counted for both, scaled up from {SAMPLED} photos and their pairs.\n"
         )
     return text
 
