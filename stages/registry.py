@@ -56,7 +56,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="train",
-        version=2,
+        version=3,
         config_type=TrainConfig,
         inputs=("scene", "matches"),
         description="joint training of cameras (PoRF) and surface",

@@ -18,6 +18,10 @@ _MIN_ANGLE_DEG = 3.0
 """Rays that meet at less say little about depth."""
 _MAX_REPROJECTION_PX = 2.0
 _PARALLEL = 1e-6
+_NEAR_THE_END = 3
+_BEHIND_WEIGHT = 0.2
+"""Every point behind is as close to the surface as can be, one in five of the free ones is: with
+equal weights the nearest of contradicting anchors would win, and hollows fill up."""
 _BEHIND = 0.015
 """So far behind a surface point is inside: about a cell of the fast field's finest grid."""
 
@@ -81,7 +85,7 @@ class Anchors:
         chosen = torch.randint(len(self), (count,), generator=generator, device=device)
         centres, directions, near, end, ends = self.lines[chosen].split([3, 3, 1, 1, 1], dim=1)
         share = torch.rand(count, 1, generator=generator, device=device)
-        free = near + (end - near) * share
+        free = end - (end - near) * share**_NEAR_THE_END
         return AnchorDraw(
             surface=centres + directions * end,
             free=centres + directions * free,
@@ -93,10 +97,12 @@ class Anchors:
 def anchor_loss(draw: AnchorDraw, surface: Tensor, free: Tensor, behind: Tensor) -> Tensor:
     """Mean violation in units of the normalised frame, given signed distances (C,) there.
 
-    Distances at the surface, depths below it of free points, heights above it of points behind.
+    Distances at the surface, depths below it of free points, heights above it of points behind (a
+    fifth of them).
     """
     ends = draw.ends[:, 0]
-    return (surface.abs() * ends + F.relu(-free) + F.relu(behind) * ends).mean()
+    hollow = F.relu(behind) * ends
+    return (surface.abs() * ends + F.relu(-free) + _BEHIND_WEIGHT * hollow).mean()
 
 
 def triangulate_anchors(

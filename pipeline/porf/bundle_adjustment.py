@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.geometry.cameras import invert_pose
 from pipeline.geometry.pixels import idr_to_colmap_px
+from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.tracks import Tracks, join_tracks, triangulate
 from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
 from pipeline.porf.lens import Lens
@@ -33,7 +34,9 @@ _COLMAP_MODEL = {"given": "SIMPLE_PINHOLE", "pinhole": "SIMPLE_PINHOLE", "radial
 _LOSS_PX = 1.0
 _INLIER_PX = 4.0
 _LOOSE = 4.0  # medians
-_MIN_ROUNDS, _MAX_ROUNDS = 2, 5
+_MAX_ROUNDS = 10
+_SETTLED_DEG = 0.01
+"""Mean turn of a view against the first that the last round may still bring."""
 _MAX_TRACKS = 40_000
 _MIN_SPREAD = np.sin(np.deg2rad(0.5)) ** 2
 """Of a point's rays: those that all but coincide say nothing about depth and slow the solver."""
@@ -60,7 +63,7 @@ def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -
     """Minimise the reprojection errors of all tracks, on the CPU in float64.
 
     Bad cameras misplace right matches too: rounds begin with a loss as wide as the errors are, and
-    choose their matches anew, until it is down to one pixel.
+    choose their matches anew, until it is down to one pixel and the choice has settled.
 
     Args:
         table: matches in the pixels of K.
@@ -70,7 +73,7 @@ def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -
     ideal = _IdealMatches(table, K)
     poses, lens = c2w.double().cpu().numpy(), Lens.none()
     observations, median_px = 0, float("nan")
-    for count in range(1, _MAX_ROUNDS + 1):
+    for _ in range(_MAX_ROUNDS):
         tracks, points, width_px = ideal.tracks(poses, lens)
         if len(tracks) == 0:
             break
@@ -79,14 +82,20 @@ def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -
         loss_px = max(_LOSS_PX, width_px)
         after = adjust(scene, loss_px, refine, threads=1, fixed_intrinsics=not refine)
         ids = sorted(scene.reg_image_ids())
-        poses = poses.copy()
+        before, poses = poses, poses.copy()
         poses[[i - 1 for i in ids]] = [c2w_of(scene.image(i)) for i in ids]
         lens = _lens_of(scene.cameras[1], ideal.focal_px)
-        observations = len(after.squared_px)
         median_px = float(np.sqrt(np.median(after.squared_px)))
-        if count >= _MIN_ROUNDS and loss_px == _LOSS_PX:
+        observations = len(after.squared_px)
+        if loss_px == _LOSS_PX and _turn_deg(before, poses) < _SETTLED_DEG:
             break
     return Adjusted(torch.from_numpy(poses), lens, observations, median_px)
+
+
+def _turn_deg(before: NDArray, after: NDArray) -> float:
+    """Mean change of the views' rotations (V, 4, 4) against the first view's, degrees."""
+    relative = (c2w[0, :3, :3].T @ c2w[:, :3, :3] for c2w in (before, after))
+    return float(rotation_angles_deg(*relative).mean())
 
 
 class _IdealMatches:

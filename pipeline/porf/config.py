@@ -130,7 +130,7 @@ class GridConfig(_Section):
         0.01, gt=0, description="how close, units of the region's radius"
     )
     anchor_steps: int = Field(
-        300,
+        400,
         ge=0,
         description="steps in which the first surface is fitted to matches and stereo depths "
         "before colours are trained; 0 = it stays a sphere",
@@ -173,7 +173,13 @@ class StereoConfig(_Section):
     depths: int = Field(96, ge=8, description="depths tried along a ray")
     max_image_side: int = Field(320, ge=32, description="larger images are reduced for stereo")
     window: int = Field(5, ge=3, description="side of the compared windows, pixels")
-    min_score: float = Field(0.6, ge=-1, le=1, description="least correlation of windows")
+    smoothness: float = Field(
+        1.0,
+        ge=0,
+        description="price of a jump of depth between pixels, against 1 for windows that do not "
+        "correlate at all; 0 = every pixel on its own",
+    )
+    min_score: float = Field(0.3, ge=-1, le=1, description="least correlation of windows")
     min_views: int = Field(2, ge=1, description="other depth maps that must confirm a depth")
     consistency: float = Field(
         0.01, gt=0, lt=1, description="depths confirm each other within this share"

@@ -2,7 +2,8 @@
 
 Every pixel tries depths along its ray, from the front of the unit sphere to infinity in equal steps
 of inverse depth, and keeps the one at which small windows of a few neighbouring views look alike
-(zero-mean normalised cross-correlation). What the neighbours' own depth maps confirm is kept.
+(zero-mean normalised cross-correlation; wider windows where small ones have no texture), smoothly
+over the image. What the neighbours' own depth maps confirm is kept.
 
 Source: Collins, "A space-sweep approach to true multi-image matching" (CVPR 1996); consistency as
 usual in multi-view stereo (Schönberger et al., ECCV 2016, section 4).
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from pipeline.porf.config import StereoConfig
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import scaled_intrinsics
+from pipeline.porf.semi_global import aggregated
 from pipeline.progress import Progress
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -25,6 +27,8 @@ _DEPTH_CHUNK = 4  # small enough for a processor's cache
 _MIN_ANGLE_DEG, _MAX_ANGLE_DEG = 3.0, 45.0
 _GOOD_ANGLE_DEG = 12.0
 _PARALLEL = 1e-6
+_UNKNOWN = -1.0
+_NEUTRAL = 0.5  # cost of a depth about which nothing is known
 _FARTHEST = 50.0  # units of the sphere's radius, in place of infinity
 
 
@@ -177,14 +181,20 @@ def _sweep_view(
     inverse = _inverse_depths(views.c2w[i, :3, 3], options.depths)
     window = _Window(views.grey[i : i + 1], options.window)
     sights = [_Sight.of(views, i, j, directions) for j in others]
-    volume = []
+    parts = []
     for chunk in inverse.split(_DEPTH_CHUNK):
         scores = [window.correlation(*sight.warped(chunk, options.window // 2)) for sight in sights]
-        volume.append(_best_two(scores))
-    score, index = torch.cat(volume).max(dim=0)
-    refined = _parabola(torch.cat(volume), index)
+        parts.append(_best_two(scores))
+    volume = torch.cat(parts)
+    worth = volume
+    if options.smoothness > 0:
+        cost = torch.where(volume > _UNKNOWN, 0.5 - 0.5 * volume, _NEUTRAL)
+        grey = views.grey[i, 0]
+        worth = -aggregated(cost.view(-1, height, width), grey, options.smoothness).flatten(1)
+    index = worth.max(dim=0).indices
+    score = volume.gather(0, index[None])[0]
     step = inverse[0] - inverse[1]
-    depth = 1 / (inverse[0] - refined * step)
+    depth = 1 / (inverse[0] - _parabola(worth, index) * step)
     return depth.view(height, width), score.view(height, width)
 
 
@@ -255,24 +265,57 @@ def _parabola(volume: Tensor, index: Tensor) -> Tensor:
     return torch.where(inner == index, index + shift, index.float())
 
 
+@dataclass(frozen=True)
+class _MeanAndVariance:
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, mean_square: Tensor) -> "_MeanAndVariance":
+        return cls(mean, mean_square - mean**2)
+
+
 class _Window:
-    """Correlation of square windows with those of one reference view (1, 1, H, W)."""
+    """Correlation of square windows with those of one reference view (1, 1, H, W).
+
+    Windows without texture give way to windows three times as wide.
+    """
 
     def __init__(self, reference: Tensor, size: int) -> None:
         self.size = size
         self.reference = reference
-        self.mean = self._average(reference)
-        self.variance = self._average(reference**2) - self.mean**2
+        moments = [self._average(reference), self._average(reference**2)]
+        self.small = _MeanAndVariance.of(*moments)
+        self.wide = _MeanAndVariance.of(*(self._widened(moment) for moment in moments))
 
     def correlation(self, warped: Tensor, seen: Tensor) -> Tensor:
         """(D, H·W) in [-1, 1]; -1 where the window is not seen or has no texture."""
-        mean = self._average(warped)
-        variance = self._average(warped * warped).sub_(mean * mean)
-        covariance = self._average(warped * self.reference).sub_(mean * self.mean)
-        known = (variance > _FLAT) & (self.variance > _FLAT)
-        scale = variance.clamp_(min=_FLAT).mul_(self.variance.clamp(min=_FLAT)).rsqrt_()
-        score = covariance.mul_(scale).flatten(1)
-        return score.masked_fill_(~(known.flatten(1) & seen), -1.0)
+        moments = [self._average(m) for m in (warped, warped * warped, warped * self.reference)]
+        wide = self._score([self._widened(moment) for moment in moments], self.wide)
+        small = self._score(moments, self.small)
+        score = torch.where(small > _UNKNOWN, small, wide).flatten(1)
+        return score.masked_fill_(~seen, _UNKNOWN)
+
+    @staticmethod
+    def _score(moments: list[Tensor], reference: "_MeanAndVariance") -> Tensor:
+        """From the means of a warped view, its square, and its product with the reference."""
+        mean, square, product = moments
+        variance = square - mean * mean
+        covariance = product - mean * reference.mean
+        known = (variance > _FLAT) & (reference.variance > _FLAT)
+        scale = variance.clamp_(min=_FLAT).mul_(reference.variance.clamp(min=_FLAT)).rsqrt_()
+        score = covariance.mul_(scale).clamp_(-1.0, 1.0)
+        return score.masked_fill_(~known, _UNKNOWN)
+
+    def _widened(self, mean: Tensor) -> Tensor:
+        """Means over windows three times as wide, from nine small ones."""
+        height, width = mean.shape[2:]
+        size = self.size
+        padded = F.pad(mean, (size, size, size, size), mode="replicate")
+        first, middle, last = (padded[:, :, k * size : k * size + height] for k in range(3))
+        down = first + middle + last
+        left, middle, right = (down[..., k * size : k * size + width] for k in range(3))
+        return (left + middle + right) / 9
 
     def _average(self, image: Tensor) -> Tensor:
         """Means over the window; sums of shifted images are faster than pooling on a CPU."""

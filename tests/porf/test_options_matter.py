@@ -68,7 +68,9 @@ def _views(tiny: TinyCase) -> StereoViews:
     )
 
 
-@pytest.mark.parametrize("changed", [{"neighbours": 1}, {"depths": 12}, {"window": 3}])
+@pytest.mark.parametrize(
+    "changed", [{"neighbours": 1}, {"depths": 12}, {"window": 3}, {"smoothness": 0.0}]
+)
 def test_the_sweep_feels_it(tiny: TinyCase, changed: dict[str, Any]) -> None:
     views = _views(tiny)
     usual = sweep(views, STEREO, NullProgress())
