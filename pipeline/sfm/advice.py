@@ -24,9 +24,9 @@ def recapture_advice(
     """
     texts = [_lost(group, ingest, lost_groups, table, image_ids) for group in lost_groups]
     for link in network.weak_links:
-        others = f" and {len(link.group) - 1} more" if len(link.group) > 1 else ""
+        others = f" and {len(link.group) - 1} more hang" if len(link.group) > 1 else " hangs"
         texts.append(
-            f"take photos between {link.first} and {link.second}: {link.first}{others} hang on the"
+            f"take photos between {link.first} and {link.second}: {link.first}{others} on the"
             f" rest by {link.points} common points"
         )
     for gap in network.gaps:

@@ -192,10 +192,10 @@ def _unconfirmed(asked: dict[str, Any]) -> list[str]:
 
 def _weak_link(link: dict[str, Any]) -> str:
     group = link["group"]
-    others = f" and {len(group) - 1} more photos" if len(group) > 1 else ""
+    others = f" and {len(group) - 1} more photos hang" if len(group) > 1 else " hangs"
     return (
-        f"weak link: {link['first']}{others} hang on the rest by {link['points']} points shared"
-        f" with {link['second']}; their cameras may be off together"
+        f"weak link: {link['first']}{others} on the rest by {link['points']} points shared"
+        f" with {link['second']}; such cameras may be off without anything noticing"
     )
 
 
