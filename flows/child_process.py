@@ -9,7 +9,7 @@ from pathlib import Path
 
 def start_module(
     module: str,
-    request: Path | str,
+    request: Path,
     environment: Mapping[str, str] | None = None,
     talks: bool = False,
 ) -> "subprocess.Popen[str]":

@@ -68,6 +68,10 @@ def _run_once(request: RunRequest) -> PorfError | None:
                 flush()
             except (httpx.HTTPError, OSError) as error:
                 return _without_server(request, error)
+            except RuntimeError as error:  # Prefect's, where it does not even reach the server
+                if not isinstance(error.__cause__, httpx.HTTPError | OSError):
+                    raise
+                return _without_server(request, error.__cause__)
         learn_from(request, began)
         if state.is_completed():
             return None

@@ -89,7 +89,7 @@ def _local_server(folder: Path) -> Iterator[str]:
     with users, (folder / "server.lock").open("a") as starting:
         fcntl.flock(users, fcntl.LOCK_SH)  # waits for a watcher that is just closing down
         fcntl.flock(starting, fcntl.LOCK_EX)
-        url = running_server(folder) or _start(folder)
+        url = running_server(folder) or _await_starting(folder) or _start(folder)
         fcntl.flock(starting, fcntl.LOCK_UN)
         yield url
 
@@ -108,6 +108,26 @@ def server_name() -> str:
     """The server in use: its API address, or `LOCAL` for the one of this home."""
     url = os.environ.get("PREFECT_API_URL", "")
     return LOCAL if url == _announced_url(home()) else url
+
+
+def _await_starting(folder: Path) -> str | None:
+    """The server whose starter was killed before it answered; None if there is none."""
+    url, watcher = _announced_url(folder), _announced_pid(folder)
+    deadline = time.monotonic() + _STARTUP_S
+    while url and watcher and _watches(watcher, folder) and time.monotonic() < deadline:
+        if is_healthy(url):
+            return url
+        time.sleep(0.1)
+    return None
+
+
+def _watches(pid: int, folder: Path) -> bool:
+    """Whether that process lives and is the watcher of this home."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"flows.server" in words and os.fsencode(folder) in words
 
 
 def _announced_url(folder: Path) -> str | None:
@@ -136,7 +156,6 @@ def _start(folder: Path) -> str:
                 "the local Prefect server did not start", hint=f"see {folder / 'server.log'}"
             )
         time.sleep(0.1)
-    write_json(folder / "server.json", {"url": url, "pid": watcher.pid})
     return url
 
 
@@ -164,6 +183,10 @@ def watch(folder: Path, port: int) -> None:
     """Run the server until no run uses it any more; the process `_start` launches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     url = f"http://127.0.0.1:{port}/api"
+    other = _announced_pid(folder)
+    if other is not None and other != os.getpid() and _watches(other, folder):
+        return  # two servers would lock each other out of the database
+    write_json(folder / "server.json", {"url": url, "pid": os.getpid()})
     server = subprocess.Popen(
         _command(port),
         env=_server_environment(folder, port),

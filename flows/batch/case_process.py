@@ -1,9 +1,9 @@
-"""Runs of a batch, one after the other: `python -m flows.batch.case_process PARENT`.
+"""Runs of a batch, one after the other: `python -m flows.batch.case_process LOGS`.
 
 Every line of standard input names, as a JSON string, a file with the order for a run. What happens
 goes to standard output as lines of JSON after `EVENT_MARK`; a run's last one says how it ended. To
 load Prefect takes longer than a small stage, so a process serves several runs. It ends with the
-batch.
+batch; LOGS only tells people, and `ps`, whose it is.
 """
 
 import json
@@ -21,6 +21,9 @@ from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
 from pipeline.errors import PorfError
 from stages.process import EVENT_MARK, EventProgress, end_with_parent
+
+PARENT = "PORF_BATCH_PROCESS"
+"""Variable with the process id of the batch."""
 
 
 class CaseOrder(BaseModel):
@@ -69,7 +72,7 @@ class EventReporter:
 
 def main() -> None:
     """Entry point of the process."""
-    end_with_parent(int(sys.argv[1]))
+    end_with_parent(int(os.environ[PARENT]))
     # A shell ignores SIGINT for what it runs in the background, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.batch.case_process import CaseOrder
+from flows.batch.case_process import PARENT, CaseOrder
 from flows.child_process import start_module
 from pipeline.store.files import write_text
 from stages.process import EVENT_MARK
@@ -32,9 +32,8 @@ class CaseProcess:
         self._logs, self._events = logs, events
         self._name = ""
         self.given = 0
-        self._process = start_module(
-            "flows.batch.case_process", str(os.getpid()), thread_environment(threads), talks=True
-        )
+        environment = {**thread_environment(threads), PARENT: str(os.getpid())}
+        self._process = start_module("flows.batch.case_process", logs, environment, talks=True)
         threading.Thread(target=self._read, daemon=True).start()
 
     def give(self, name: str, order: CaseOrder) -> None:
