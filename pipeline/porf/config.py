@@ -124,10 +124,10 @@ class GridConfig(_Section):
     )
     eikonal_weight: float = Field(0.1, ge=0, description="weight of |gradient| = 1")
     roughness_weight: float = Field(
-        0.03, ge=0, description="weight of differences between normals that are close together"
+        0.1, ge=0, description="weight of differences between normals that are close together"
     )
     roughness_reach: float = Field(
-        0.01, gt=0, description="how close, units of the region's radius"
+        0.03, gt=0, description="how close, units of the region's radius"
     )
     anchor_steps: int = Field(
         400,
@@ -136,10 +136,10 @@ class GridConfig(_Section):
         "before colours are trained; 0 = it stays a sphere",
     )
     anchor_weight: float = Field(
-        1.0, ge=0, description="first weight of matches and stereo depths beside colours; 0 = none"
+        4.0, ge=0, description="first weight of matches and stereo depths beside colours; 0 = none"
     )
     anchor_share: float = Field(
-        0.5, gt=0, le=1, description="share of the steps in which that weight goes to zero"
+        1.0, gt=0, le=1, description="share of the steps in which that weight goes to zero"
     )
     background: Literal["volume", "color"] = Field(
         "volume",
