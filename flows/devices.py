@@ -5,6 +5,7 @@ runs beside the training of another, and two trainings never share the memory of
 """
 
 import fcntl
+import importlib.metadata
 import os
 import subprocess
 import time
@@ -71,8 +72,23 @@ def _installed_gpus() -> tuple[str, ...]:
 
 
 def wants_gpu(stage: Stage, options: Mapping[str, Any]) -> bool:
-    """Whether a stage with these options computes on a GPU where there is one."""
-    return "device" in stage.config_type.model_fields and options.get("device", "auto") != "cpu"
+    """Whether a stage with these options computes on a GPU where there is one.
+
+    COLMAP's stage usually has no use for one: while it waited for a slot, a training could not run.
+    """
+    if "device" not in stage.config_type.model_fields:
+        return False
+    chosen = options.get("device", "auto")
+    return chosen == "cuda" or (chosen != "cpu" and (stage.name != "sfm" or _colmap_has_cuda()))
+
+
+@cache
+def _colmap_has_cuda() -> bool:
+    """Whether the installed pycolmap is its CUDA build, without loading it."""
+    return any(
+        (package.metadata["Name"] or "").lower().startswith("pycolmap-cuda")
+        for package in importlib.metadata.distributions()
+    )
 
 
 @contextmanager

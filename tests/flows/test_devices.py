@@ -86,5 +86,6 @@ def test_only_stages_with_a_device_take_one() -> None:
     settings = resolve().model_dump(mode="json")
     takes = {name for name in STAGES if wants_gpu(STAGES[name], settings[name])}
     assert {"train", "mesh", "evaluate"} <= takes
-    assert "sfm" not in takes
+    assert "sfm" not in takes, "pycolmap from the index computes on the CPU"
+    assert wants_gpu(STAGES["sfm"], {"device": "cuda"})
     assert not wants_gpu(STAGES["train"], {"device": "cpu"})

@@ -98,7 +98,7 @@ def test_artifacts_agree_with_each_other(tiny: TinyCase, tmp_path: Path) -> None
 def test_surface_is_trained_with_the_exported_cameras(tiny: TinyCase, tmp_path: Path) -> None:
     """When matches say that refined cameras are worse, the given ones are kept to the bit."""
     exact = write_tiny_case(tmp_path / "exact", disturbed_deg=0.0, noise_px=0.0)
-    config = options(epipolar={"adjust_iterations": 0, "steps": 30, "learning_rate": 0.5})
+    config = options(epipolar={"bundle_adjust": False, "steps": 30, "learning_rate": 0.5})
     result = train(exact.case, config, tmp_path / "out", tmp_path / "work")
     assert result.accepted == "input"
     np.testing.assert_array_equal(result.cameras.c2w, exact.case.cameras.c2w)
