@@ -9,7 +9,8 @@ import urllib.request
 from typing import Any
 
 _UNKNOWN = 404
-_BUSY = (429, 502, 503)  # 503 is what SQLite's "database is locked" becomes
+BUSY = (429, 502, 503)
+"""Answers of a server that lives: 503 is what SQLite's "database is locked" becomes."""
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
 
@@ -28,7 +29,7 @@ def ask(url: str, body: dict[str, Any] | None = None, timeout_s: float = 30.0) -
         except urllib.error.HTTPError as error:
             if error.code == _UNKNOWN:
                 return None
-            if error.code not in _BUSY or pause_s is None:
+            if error.code not in BUSY or pause_s is None:
                 raise
             time.sleep(pause_s)
     raise AssertionError("the last attempt returns or raises")

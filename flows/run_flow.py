@@ -14,14 +14,13 @@ from flows.case_folder import CaseFolder
 from flows.finished import finished_results
 from flows.hush import hush_services
 from flows.listeners import current_reporter
+from flows.prefect_api import BUSY
 from flows.preflight.learn import learn_from
 from flows.request import RunRequest
 from flows.server import home, prefect_server, server_name
 from pipeline.errors import PorfError
 from pipeline.store.files import disk_error, is_disk_error
 
-_BUSY = (429, 502, 503)
-"""Answers of a server that lives: 503 is what SQLite's "database is locked" becomes."""
 _PAUSES_S = (5.0, 15.0, 45.0)
 
 
@@ -89,7 +88,7 @@ def _as_ours(error: object, out: Path) -> PorfError:
         return error
     if isinstance(error, OSError) and is_disk_error(error):
         return disk_error(error, out)
-    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _BUSY:
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in BUSY:
         return ServerBusyError(
             f"the Prefect server is too busy (status {error.response.status_code})",
             hint="the same command goes on; for many runs at a time give the server a Postgres",

@@ -21,7 +21,7 @@ from pipeline.geometry.cameras import invert_pose
 from pipeline.geometry.pixels import idr_to_colmap_px
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.tracks import Tracks, join_tracks, triangulate
-from pipeline.porf.epipolar import MatchTable, symmetric_epipolar_errors_px
+from pipeline.porf.epipolar import MatchTable, invert_intrinsics, symmetric_epipolar_errors_px
 from pipeline.porf.lens import Lens
 from pipeline.sfm.adjustment import adjust
 from pipeline.sfm.colmap import c2w_of
@@ -107,12 +107,12 @@ class _IdealMatches:
         pair = table.pair_of_match.cpu()
         self.ref, self.src = table.pair_ref.cpu()[pair], table.pair_src.cpu()[pair]
         points = table.points_px.cpu().double()
-        inverse = torch.linalg.inv(K)
+        inverse = invert_intrinsics(K)
         ends = [self._ideal(points[:, :2], inverse[self.ref])]
         ends.append(self._ideal(points[:, 2:], inverse[self.src]))
         self.matches_px = torch.cat(ends, dim=1)
-        moved = {name: value.cpu() for name, value in vars(table).items()}
-        self.table = MatchTable(**{**moved, "points_px": self.matches_px})
+        on_cpu = {name: value.cpu() for name, value in vars(table).items()}
+        self.table = MatchTable(**{**on_cpu, "points_px": self.matches_px})
 
     def _ideal(self, xy_px: Tensor, K_inverse: Tensor) -> Tensor:
         homogeneous = torch.cat([xy_px, torch.ones_like(xy_px[:, :1])], dim=1)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.geometry.tracks import Tracks
-from pipeline.porf.epipolar import MatchTable
+from pipeline.porf.epipolar import MatchTable, invert_intrinsics
 
 _ITERATIONS = 20
 
@@ -66,7 +66,7 @@ class Lens:
         """By fixed-point iteration, which converges fast for the little that a lens has left."""
         k1, k2 = self.distortion
         homogeneous = torch.cat([xy_px, torch.ones_like(xy_px[:, :1])], dim=1)
-        seen = (torch.linalg.inv(K) @ homogeneous[..., None])[:, :2, 0]
+        seen = (invert_intrinsics(K) @ homogeneous[..., None])[:, :2, 0]
         straight = seen
         for _ in range(_ITERATIONS):
             r2 = (straight**2).sum(1, keepdim=True)

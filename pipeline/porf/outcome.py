@@ -51,6 +51,12 @@ def progress_figures(history: list[list[float]]) -> dict[str, float]:
     return {name: value for name, value in shown.items() if math.isfinite(value)}
 
 
+def mean_turn_deg(before: Tensor, after: Tensor) -> float:
+    """Mean angle between the rotations of two sets of poses (V, 4, 4), degrees."""
+    rotations = (c2w[:, :3, :3].double().cpu().numpy() for c2w in (before, after))
+    return float(rotation_angles_deg(*rotations).mean())
+
+
 def camera_figures(given: IdrCameras, cameras: IdrCameras) -> dict[str, Any]:
     """How far the cameras were moved."""
     rotation_deg = rotation_angles_deg(given.c2w[:, :3, :3], cameras.c2w[:, :3, :3])

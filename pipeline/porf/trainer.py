@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import TrainingDiverged
 from pipeline.formats.case import Case
 from pipeline.formats.idr import IdrCameras
-from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.porf.acceleration import (
     compile_rendering,
     matrix_precision,
@@ -57,6 +55,7 @@ from pipeline.porf.outcome import (
     exported_cameras,
     judgement,
     lens_figures,
+    mean_turn_deg,
     progress_figures,
     training_figures,
 )
@@ -321,7 +320,7 @@ class _Training:
             float(joint.step),
             *(figures[name] for name in ("loss", "color", "eikonal", "epipolar", "psnr")),
             self._judge("now", c2w).error_px,
-            float(_rotation_changes_deg(self.c2w_input, c2w).mean()),
+            mean_turn_deg(self.c2w_input, c2w),
         ]
         self.history.append(row)
         self.board.scalars(joint.step, dict(zip(HISTORY_COLUMNS[1:], row[1:], strict=True)))
@@ -401,8 +400,3 @@ class _Training:
 def _derived_seed(seed: int, purpose: str) -> int:
     digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def _rotation_changes_deg(before: Tensor, after: Tensor) -> NDArray:
-    rotations = (c2w[:, :3, :3].double().cpu().numpy() for c2w in (before, after))
-    return rotation_angles_deg(*rotations)

@@ -127,12 +127,7 @@ def reconstruct(
     attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress, given)
     model, calibration = _calibrated(attempt.mapping.models[0], given, config, progress)
     progress.note(f"calibration: {calibration.rationale}")
-    remarks: list[str] = []
-    if given is not None:
-        frame = _frame_of(given)
-    else:
-        frame, remarks = find_frame(model, ingest, ingest_dir, config.scale, seed, progress)
-        apply_frame(model, frame)
+    frame = _placed(model, given, ingest, ingest_dir, config, seed, progress)
     report = build_report(
         ingest,
         attempt.mapping,
@@ -151,7 +146,7 @@ def reconstruct(
         attempt.features,
     )
     report["features_masked"] = attempt.masked
-    report["frame"] = {**frame.as_json(), "remarks": remarks}
+    report["frame"] = frame
     report["lookalikes"] = attempt.chosen.lookalikes
     report["opinions"] = attempt.chosen.opinions
     report["given_cameras"] = None if given is None else _given_report(given, attempt, config)
@@ -187,9 +182,22 @@ def _trust(
     }
 
 
-def _frame_of(given: GivenCameras) -> WorldFrame:
-    source = f"the given cameras ({Path(given.source).name})"
-    return WorldFrame(given.unit, source, up=given.up)
+def _placed(
+    model: pycolmap.Reconstruction,
+    given: GivenCameras | None,
+    ingest: IngestRecord,
+    ingest_dir: Path,
+    config: SfmConfig,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Lay the model into its world frame, unless it is the user's; the frame for `sfm.json`."""
+    if given is not None:
+        source = f"the given cameras ({Path(given.source).name})"
+        return {**WorldFrame(given.unit, source, up=given.up).as_json(), "remarks": []}
+    frame, remarks = find_frame(model, ingest, ingest_dir, config.scale, seed, progress)
+    apply_frame(model, frame)
+    return {**frame.as_json(), "remarks": remarks}
 
 
 def _best_attempt(
