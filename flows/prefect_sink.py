@@ -16,11 +16,14 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.case_folder import CaseFolder
 from pipeline.store.manifest import Manifest
 
 _INTERVAL_S = 5.0
+_RETRIES = 2
+"""Prefect's client by itself asks for a minute at each request: too long for mere showing."""
 
 
 class PrefectSink:
@@ -30,10 +33,9 @@ class PrefectSink:
     fail a stage, so a thread of its own sends the latest progress.
     """
 
-    def __init__(self, stage: str, logger: Any, artifact: UUID | None) -> None:
+    def __init__(self, stage: str, logger: Any) -> None:
         self._stage = stage
         self._logger = logger
-        self._artifact = artifact
         self._latest = (0.0, f"{stage}: starts")
         self._ended = threading.Event()
         context = contextvars.copy_context()  # which server to talk to is part of it
@@ -42,17 +44,10 @@ class PrefectSink:
     @classmethod
     def of_this_run(cls, stage: str) -> "PrefectSink":
         """For the task run that this is called in."""
-        artifact: UUID | None = None
-        with suppress(Exception):
-            created = create_progress_artifact(
-                progress=0.0, key=f"{stage}-progress", description=f"{stage}: starts"
-            )
-            artifact = created if isinstance(created, UUID) else None
-        return cls(stage, get_run_logger(), artifact)
+        return cls(stage, get_run_logger())
 
     def __enter__(self) -> "PrefectSink":
-        if self._artifact is not None:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -64,8 +59,7 @@ class PrefectSink:
         if error is None:
             self._latest = (1.0, f"{self._stage}: done")
         self._ended.set()
-        if self._artifact is not None:
-            self._thread.join(_INTERVAL_S)
+        self._thread.join(_INTERVAL_S)
 
     def progress(self, phase: str, fraction: float, text: str) -> None:
         """See `flows.listeners.ProgressSink`."""
@@ -76,18 +70,22 @@ class PrefectSink:
         self._logger.log(logging.WARNING if warning else logging.INFO, text)
 
     def _send(self) -> None:
-        sent = self._latest
-        while True:
-            ended = self._ended.wait(_INTERVAL_S)
-            latest = self._latest
-            if latest != sent and self._artifact is not None:
-                with suppress(Exception):
-                    update_progress_artifact(
-                        self._artifact, progress=100 * latest[0], description=latest[1]
-                    )
-            sent = latest
-            if ended:
-                return
+        sent, artifact = self._latest, None
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}):
+            with suppress(Exception):
+                artifact = create_progress_artifact(
+                    progress=0.0, key=f"{self._stage}-progress", description=sent[1]
+                )
+            ended = not isinstance(artifact, UUID)
+            while not ended:
+                ended = self._ended.wait(_INTERVAL_S)
+                latest = self._latest
+                if latest != sent:
+                    with suppress(Exception):
+                        update_progress_artifact(
+                            artifact, progress=100 * latest[0], description=latest[1]
+                        )
+                sent = latest
 
 
 def publish_report(folder: CaseFolder, made: Mapping[str, Manifest]) -> None:
@@ -97,6 +95,7 @@ def publish_report(folder: CaseFolder, made: Mapping[str, Manifest]) -> None:
     artifacts = {name: folder.store.artifact(name, m.key) for name, m in made.items()}
     manifests = {name: m.model_dump(mode="json") for name, m in made.items()}
     markdown, table = compact_markdown(artifacts, manifests), metric_rows(artifacts)
-    with suppress(Exception):  # a server that has gone away must not fail a finished run
+    patience = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES})
+    with suppress(Exception), patience:  # a server that is gone must not fail a finished run
         create_markdown_artifact(markdown=markdown, key="report", description="Report")
         create_table_artifact(table=table, key="metrics", description="Metrics")

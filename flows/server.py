@@ -3,7 +3,7 @@
 Prefect's own ephemeral server has no UI, gives up after 20 s, drops task records at exit and is
 orphaned by a kill. Here a watcher owns the server. Every run holds a shared flock on
 `server.users`; the kernel drops it however the run ends, and the watcher, which waits for the
-exclusive lock, then stops the server.
+exclusive lock, then stops the server. A server that dies under its users is started again.
 """
 
 import contextlib
@@ -187,14 +187,16 @@ def watch(folder: Path, port: int) -> None:
     if other is not None and other != os.getpid() and _watches(other, folder):
         return  # two servers would lock each other out of the database
     write_json(folder / "server.json", {"url": url, "pid": os.getpid()})
-    server = subprocess.Popen(
-        _command(port),
-        env=_server_environment(folder, port),
-        stdin=subprocess.DEVNULL,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509  (one thread here)
-    )
     with (folder / "server.users").open("a") as users:
-        _wait_for_last_user(users.fileno(), server, folder, url)
+        while True:
+            server = subprocess.Popen(
+                _command(port),
+                env=_server_environment(folder, port),
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one thread here)
+            )
+            if not _wait_for_last_user(users.fileno(), server, folder, url):
+                break
         with contextlib.suppress(OSError):
             bury_dead(folder, LOCAL, url)
         if _announced_pid(folder) == os.getpid():
@@ -209,19 +211,25 @@ def watch(folder: Path, port: int) -> None:
 
 def _wait_for_last_user(
     users: int, server: "subprocess.Popen[bytes]", folder: Path, url: str
-) -> None:
-    """Return, with the lock, when no run is left, or when the server has died."""
-    looked = time.monotonic()
+) -> bool:
+    """Return, with the lock, when no run is left, or when the server has died.
+
+    Returns whether to start it again: it died though it had worked. Its history is on disk, and
+    Prefect's client asks a server that is away for about a minute.
+    """
+    looked, worked = time.monotonic(), False
     while server.poll() is None:
+        worked = worked or is_healthy(url, timeout_s=1.0)
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return False
         except BlockingIOError:
             time.sleep(_WATCH_S)
         if time.monotonic() - looked > _BURY_S:
             looked = time.monotonic()
             with contextlib.suppress(OSError):
                 bury_dead(folder, LOCAL, url)
+    return worked
 
 
 def _announced_pid(folder: Path) -> int | None:
