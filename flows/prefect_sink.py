@@ -70,22 +70,24 @@ class PrefectSink:
         self._logger.log(logging.WARNING if warning else logging.INFO, text)
 
     def _send(self) -> None:
-        sent, artifact = self._latest, None
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}):
-            with suppress(Exception):
-                artifact = create_progress_artifact(
-                    progress=0.0, key=f"{self._stage}-progress", description=sent[1]
-                )
-            ended = not isinstance(artifact, UUID)
-            while not ended:
-                ended = self._ended.wait(_INTERVAL_S)
-                latest = self._latest
-                if latest != sent:
-                    with suppress(Exception):
-                        update_progress_artifact(
-                            artifact, progress=100 * latest[0], description=latest[1]
-                        )
-                sent = latest
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}), suppress(Exception):
+            created = create_progress_artifact(
+                progress=0.0, key=f"{self._stage}-progress", description=self._latest[1]
+            )
+            if isinstance(created, UUID):
+                self._update(created)
+
+    def _update(self, artifact: UUID) -> None:
+        sent, ended = self._latest, False
+        while not ended:
+            ended = self._ended.wait(_INTERVAL_S)
+            latest = self._latest
+            if latest != sent:
+                with suppress(Exception):
+                    update_progress_artifact(
+                        artifact, progress=100 * latest[0], description=latest[1]
+                    )
+            sent = latest
 
 
 def publish_report(folder: CaseFolder, made: Mapping[str, Manifest]) -> None:
