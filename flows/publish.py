@@ -8,7 +8,6 @@ AWS's variables and files), never from the URL, and are written nowhere.
 
 import hashlib
 import importlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from flows.case_folder import CaseFolder
 from pipeline.errors import InputError, PorfError
+from pipeline.formats.json_text import parse_json
 from pipeline.progress import NullProgress, Progress
 from pipeline.store.manifest import FileRecord
 from pipeline.text import visible
@@ -138,7 +138,7 @@ class _Target:
     def index(self) -> Index:
         """The list of an earlier publication; an empty one where there is none to be read."""
         try:
-            return Index.model_validate(json.loads(self.storage.cat_file(self.path(INDEX))))
+            return Index.model_validate(parse_json(self.storage.cat_file(self.path(INDEX))))
         except (FileNotFoundError, ValueError, ValidationError):
             return Index()
 

@@ -6,7 +6,6 @@ numbers, ARKit's OpenGL axes) and `intrinsics` (9 numbers). Intrinsics are taken
 at integers, as MobileBrick's own conversion to the IDR convention does.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.formats.camera_files import json_pose_files
+from pipeline.formats.json_text import parse_json
 from pipeline.formats.nerfstudio import OPENCV_FROM_OPENGL
 from pipeline.formats.posed import PosedCamera, PosedCameras, check_camera, safe_name
 from pipeline.geometry.pixels import HALF_PIXEL
@@ -47,7 +47,7 @@ def load_json_poses(folder: Path) -> PosedCameras:
     cameras = []
     for path in json_pose_files(folder):
         try:
-            frame = json.loads(path.read_text(encoding="utf-8"))
+            frame = parse_json(path.read_bytes())
             pose = np.array(frame["cameraPoseARFrame"], dtype=np.float64).reshape(4, 4)
             K = np.array(frame["intrinsics"], dtype=np.float64).reshape(3, 3)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,5 @@
 """Cameras from whatever file or folder a user has."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from pipeline.formats.camera_files import NAMES_FILE, find_cameras
 from pipeline.formats.case import common_size, sorted_images
 from pipeline.formats.colmap_model import load_colmap_model
 from pipeline.formats.idr import load_idr_cameras
+from pipeline.formats.json_text import parse_json
 from pipeline.formats.nerfstudio import load_transforms
 from pipeline.formats.posed import PosedCameras, check_camera, from_idr, safe_name
 
@@ -59,7 +59,7 @@ def _load_idr(path: Path) -> PosedCameras:
 
 def _names(path: Path) -> list[str]:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.formats.camera_files import TRANSFORMS_FILE
+from pipeline.formats.json_text import parse_json
 from pipeline.formats.posed import (
     PosedCamera,
     PosedCameras,
@@ -85,10 +86,10 @@ def save_transforms(
 def _read(path: Path) -> dict[str, Any]:
     hint = f"expected nerfstudio's {TRANSFORMS_FILE}: intrinsics, and frames with transform_matrix"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"no camera file at {path}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON ({error})", hint=hint) from error
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list) or not frames:

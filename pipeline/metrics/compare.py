@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.formats.json_text import parse_json
 from pipeline.metrics.published import PREFIX, published_rows
 
 HEADLINES = {
@@ -181,7 +181,7 @@ def _rows(source: str) -> list[Row]:
             f"{PREFIX}dtu",
         )
     try:
-        metrics = json.loads(file.read_bytes())["metrics"]
+        metrics = parse_json(file.read_bytes())["metrics"]
         figures = {m["name"]: float(m["value"]) for m in metrics if m["value"] is not None}
         units = {m["name"]: str(m["unit"]) for m in metrics}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -15,7 +15,6 @@ SIGGRAPH 2017, and its public toolbox. The toolbox finds the first transform fro
 by RANSAC; here it is the least-squares similarity of the cameras, or one that is given.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.errors import InputError
+from pipeline.formats.json_text import parse_json
 from pipeline.geometry.similarity import Similarity
 from pipeline.metrics.icp import Registration, icp
 
@@ -94,7 +94,7 @@ def load_crop_volume(path: Path) -> CropVolume:
         InputError: not readable, or not such a volume.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         axis = "XYZ".index(content["orthogonal_axis"].upper())
         corners = np.asarray(content["bounding_polygon"], dtype=np.float64).reshape(-1, 3)
         low, high = float(content["axis_min"]), float(content["axis_max"])

@@ -1,6 +1,5 @@
 """Ground truth as users have it, and how it is matched with the registered views."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.formats.idr import IdrCameras, load_idr_cameras
+from pipeline.formats.json_text import parse_json
 from pipeline.metrics.clouds import load_prediction
 from pipeline.metrics.poses import MIN_VIEWS
 
@@ -123,7 +123,7 @@ def load_mesh(path: Path) -> trimesh.Trimesh:
 
 def _load_names(path: Path) -> list[str]:
     try:
-        names = json.loads(path.read_bytes())
+        names = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable as JSON ({error})") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

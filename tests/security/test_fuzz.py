@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import Reader, readers, try_once
+from benchmarks.fuzz import try_once
+from benchmarks.fuzz_readers import Reader, readers
 from pipeline.errors import InputError
 from pipeline.formats.archive import check_unpacked_size
 from pipeline.formats.idr import load_idr_cameras
@@ -21,19 +22,37 @@ from pipeline.imaging.decode import UnusablePhotoError, decode_photo
 
 NAMES = (
     "cameras.npz",
-    "truth.npz",
+    "image_names.json",
     "matches.npz",
+    "transforms.json",
+    "ARKit frame",
+    "pose text",
+    "intrinsic text",
+    "trajectory.txt",
+    "COLMAP cameras.bin",
+    "COLMAP images.bin",
+    "COLMAP cameras.txt",
+    "COLMAP images.txt",
     "views.json",
     "manifest.json",
     "run.json",
     "batch.json",
     "measured.jsonl",
+    "metrics.json",
     "list.yaml",
     "settings.yaml",
-    "transforms.json",
     "photo",
     "mask",
+    "video",
+    "truth.npz",
+    "transform.txt",
+    "crop volume",
     "mesh.ply",
+    "DTU mask",
+    "MobileBrick grid",
+    "mesh.obj",
+    "mesh.stl",
+    "mesh.glb",
 )
 
 
