@@ -15,7 +15,7 @@ error of 0.75° and 1% along the sequence, like a phone's track.
 
 import argparse
 import json
-import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +29,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.plain_colmap import default_model
 from flows.case_folder import CaseFolder
 from pipeline.formats.case import Case, load_case
 from pipeline.formats.idr import IdrCameras, to_world
@@ -147,7 +150,7 @@ def _moved(c2w: NDArray, turn: NDArray, move: NDArray) -> NDArray:
 
 def colmap_default(source: Source, true_K: bool, folder: Path) -> Start:
     """COLMAP's default mapping on the run's features, with its own or the true intrinsics."""
-    model = _default_model(source, folder)
+    model = pycolmap.Reconstruction(str(default_model(source.sfm, source.photos, folder)))
     by_name = {image.name: image for image in model.images.values() if image.has_pose}
     chosen = [i for i, name in enumerate(source.names) if _file(source, name) in by_name]
     images = [by_name[_file(source, source.names[i])] for i in chosen]
@@ -170,20 +173,6 @@ def colmap_default(source: Source, true_K: bool, folder: Path) -> Start:
 
 def _file(source: Source, name: str) -> str:
     return next(p.name for p in source.photos.iterdir() if p.stem == Path(name).stem)
-
-
-def _default_model(source: Source, folder: Path) -> pycolmap.Reconstruction:
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "0").is_dir():
-        database = folder / "database.db"  # pycolmap writes into what it opens
-        shutil.copy(source.sfm / "database.db", database)
-        pycolmap.set_random_seed(0)
-        options = pycolmap.IncrementalPipelineOptions()
-        options.num_threads = 1
-        models = pycolmap.incremental_mapping(database, source.photos, folder, options)
-        largest = max(models, key=lambda i: models[i].num_reg_images())
-        models[largest].write(folder / "0")
-    return pycolmap.Reconstruction(str(folder / "0"))
 
 
 def _ideal_K(image: pycolmap.Image) -> NDArray:

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.tables import markdown
 from flows.case_folder import CaseFolder
 from flows.console import duration
 from stages.registry import STAGES
@@ -89,7 +92,7 @@ def _accuracy(results: list[Result]) -> str:
         units = [m["unit"] for r in results for m in r.metrics if m["name"] == name]
         if units:
             rows.append([name, units[0], *(_value(r, name) for r in results)])
-    return "### Accuracy\n\n" + _markdown(rows)
+    return "### Accuracy\n\n" + markdown(rows)
 
 
 def _value(result: Result, name: str) -> str:
@@ -104,7 +107,7 @@ def _times(results: list[Result]) -> str:
     total = [duration(sum(m.wall_s for m in r.stages.values())) for r in results]
     peak = [f"{max(m.peak_memory_mb for m in r.stages.values()) / 1024:.1f} GB" for r in results]
     rows += [["**total**", *total], ["**peak memory**", *peak]]
-    return "### Time and peak memory of each stage\n\n" + _markdown(rows)
+    return "### Time and peak memory of each stage\n\n" + markdown(rows)
 
 
 def _cost(manifest: Any) -> str:
@@ -119,11 +122,6 @@ def _verdicts(results: list[Result]) -> str:
         for reason in manifest.verdict.reasons
     ]
     return "### Warnings that the runs gave\n\n" + ("\n".join(lines) or "None.")
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def _preamble(jobs: int, threads: int, remark: str) -> str:

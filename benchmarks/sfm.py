@@ -26,6 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.tables import put
 from pipeline.errors import InputError
 from pipeline.formats.idr import load_idr_cameras
 from pipeline.geometry.rotations import rotation_angles_deg
@@ -316,22 +319,11 @@ thread(s). {remark}
     return text
 
 
-def _put(document: Path, marker: str, text: str) -> None:
-    """Replace what stands between the markers; append them where there are none."""
-    begin, end = f"<!-- {marker} -->", f"<!-- end of {marker} -->"
-    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2] if found else "\n"
-    separator = "" if found else "\n"
-    block = f"{before}{separator}{begin}\n{text}\n{end}{after}"
-    document.write_text(block, encoding="utf-8")
-    print(f"wrote {document}")
-
-
 def _write(rows: list[dict[str, Any]], threads: int, remark: str) -> None:
     sampled = any(row.get("matched_before") for row in rows)
     text = f"## Cameras\n\n{_explanation(threads, remark, sampled)}\n{table(rows)}"
-    _put(REPOSITORY / "docs" / "results.md", "benchmarks/sfm.py", text)
-    _put(REPOSITORY / "docs" / "cameras.md", "benchmarks/sfm.py", contradictions(rows))
+    put(REPOSITORY / "docs" / "results.md", "benchmarks/sfm.py", text)
+    put(REPOSITORY / "docs" / "cameras.md", "benchmarks/sfm.py", contradictions(rows))
 
 
 def main() -> None:
