@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.formats.case import common_size, sorted_images
@@ -50,6 +51,14 @@ class SparseCloud:
 
     points: NDArray
     rgb: NDArray
+
+
+@dataclass(frozen=True)
+class Textured:
+    """The mesh with places in a picture; colours of its vertices are the picture's there."""
+
+    mesh: DisplayMesh
+    picture: Image.Image
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class ReportData:
     history: dict[str, NDArray] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     mesh: DisplayMesh | None = None
+    textured: Textured | None = None
     mesh_facts: dict[str, Any] = field(default_factory=dict)
     mesh_error: MeshError | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -173,6 +183,7 @@ def gather(
     data.train = _json(train, "train.json")
     data.mesh_facts = _json(inputs.get("mesh"), "mesh.json")
     data.mesh = _mesh(inputs.get("mesh"))
+    data.textured = _textured(inputs.get("mesh"))
     data.metrics = _json(inputs.get("evaluate"), "metrics.json")
     data.mesh_error = _mesh_error(inputs.get("evaluate"), data.mesh)
     data.renders = _renders(inputs.get("evaluate"))
@@ -253,6 +264,21 @@ def _mesh(folder: Path | None) -> DisplayMesh | None:
     return DisplayMesh(
         np.asarray(mesh.vertices), np.asarray(mesh.vertex_normals), np.asarray(mesh.faces), rgb
     )
+
+
+def _textured(folder: Path | None) -> Textured | None:
+    """The mesh of `mesh_textured.glb` in the world frame; its node's matrix is for viewers."""
+    if folder is None or not (folder / "mesh_textured.glb").is_file():
+        return None
+    scene = trimesh.load_scene(folder / "mesh_textured.glb", process=False)
+    mesh = next(iter(scene.geometry.values()))
+    picture = mesh.visual.material.baseColorTexture.convert("RGB")
+    uv = np.asarray(mesh.visual.uv) * [1, -1] + [0, 1]  # trimesh counts from the bottom
+    texel = np.clip((uv * picture.size).astype(np.int64), 0, np.array(picture.size) - 1)
+    rgb = np.asarray(picture)[texel[:, 1], texel[:, 0]]
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    display = DisplayMesh(vertices, np.asarray(mesh.vertex_normals), faces, rgb, uv)
+    return Textured(display, picture)
 
 
 def _mesh_error(evaluate: Path | None, mesh: DisplayMesh | None) -> MeshError | None:

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from pipeline.formats.idr import IdrCameras
 from pipeline.report.data import ReportData
+from pipeline.report.pictures import webp_uri
 from pipeline.surface.decimate import DisplayMesh, decimate
 from pipeline.surface.glb import rotation_to_y_up
 
 MAX_FACES = 80_000
 MAX_POINTS = 30_000
+MAX_TEXTURE_PX = 2048
 FRUSTUM_DEPTH = 0.12
 """Length of the drawn camera pyramids, in radii of the region of interest."""
 
@@ -21,8 +23,13 @@ def pack_scene(data: ReportData) -> dict[str, Any]:
     """What `viewer.js` draws, JSON-serialisable; positions in radii, +Y up."""
     frame = _Frame(data)
     packed: dict[str, Any] = {"names": [photo.name for photo in data.registered]}
-    if data.mesh is not None:
-        packed["mesh"] = _pack_mesh(decimate(data.mesh, MAX_FACES), frame)
+    shown = data.textured.mesh if data.textured else data.mesh
+    if shown is not None:
+        packed["mesh"] = _pack_mesh(decimate(shown, MAX_FACES), frame)
+    if data.textured is not None:
+        picture = data.textured.picture.copy()
+        picture.thumbnail((MAX_TEXTURE_PX, MAX_TEXTURE_PX))
+        packed["mesh"]["texture"] = webp_uri(picture, quality=85)
     if data.sparse is not None and len(data.sparse.points):
         packed["points"] = _pack_points(data.sparse.points, data.sparse.rgb, frame)
     for role, cameras in (("before", data.before), ("after", data.after)):
@@ -78,7 +85,7 @@ def _padded(values: NDArray, dtype: str) -> NDArray:
 
 def _pack_mesh(mesh: DisplayMesh, frame: _Frame) -> dict[str, Any]:
     normals = np.round(np.clip(frame.directions(mesh.normals), -1, 1) * 127)
-    return {
+    packed = {
         "positions": _quantised(frame.points(mesh.vertices)),
         "normals": _base64(_padded(normals, "i1")),
         "colours": _base64(_padded(mesh.rgb, "u1")),
@@ -86,6 +93,9 @@ def _pack_mesh(mesh: DisplayMesh, frame: _Frame) -> dict[str, Any]:
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
     }
+    if mesh.uv is not None:
+        packed["uv"] = _base64(np.round(np.clip(mesh.uv, 0, 1) * 65535).astype("<u2"))
+    return packed
 
 
 def _pack_points(points: NDArray, rgb: NDArray, frame: _Frame) -> dict[str, Any]:

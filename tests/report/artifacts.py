@@ -171,7 +171,7 @@ def _mesh(folder: Path, scene: Path) -> None:
         views,
         SCALE_MAT,
         np.zeros((0, 3)),
-        MeshConfig(resolution=64),
+        MeshConfig(resolution=64, texture=True, texture_size=512),
         "cpu",
         NullProgress(),
     )

@@ -51,6 +51,7 @@ def test_viewer_draws(loaded):
         pytest.skip("this browser has no WebGL 2")
     assert state.group(1) == "ready"
     assert 'data-show="mesh"' in loaded[0]
+    assert 'data-texture="shown"' in loaded[0]
 
 
 def test_charts_and_pictures_are_there(loaded):

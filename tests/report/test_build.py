@@ -5,7 +5,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from pipeline.errors import InputError
 from pipeline.report import build as build_module
@@ -218,3 +220,25 @@ def test_errors_of_another_mesh_are_left_out(folders, tmp_path):
 def test_match_graph_is_drawn(report, page):
     assert (report / "pictures/match_graph.png").is_file()
     assert "Cameras from above, joined by matches" in page.words
+
+
+def test_the_viewer_gets_the_texture_where_there_is_one(folders, tmp_path):
+    packed = pack_scene(gather(folders, {}, "t"))["mesh"]
+    assert packed["texture"].startswith("data:image/webp;base64,")
+    uv = np.frombuffer(base64.b64decode(packed["uv"]), "<u2").reshape(-1, 2)
+    assert len(uv) == packed["vertices"] and np.ptp(uv, axis=0).min() > 20_000
+    bare = tmp_path / "mesh"
+    bare.mkdir()
+    for name in ("mesh.ply", "mesh.json"):
+        (bare / name).write_bytes((folders["mesh"] / name).read_bytes())
+    colours = pack_scene(gather({**folders, "mesh": bare}, {}, "t"))["mesh"]
+    assert "texture" not in colours and "uv" not in colours and colours["vertices"] > 0
+
+
+def test_vertices_have_the_colours_of_their_places(folders):
+    textured = gather(folders, {}, "t").textured
+    assert textured is not None
+    ply = trimesh.load(folders["mesh"] / "mesh.ply", process=False)
+    nearest = cKDTree(ply.vertices).query(textured.mesh.vertices)[1]
+    apart = np.abs(textured.mesh.rgb.astype(int) - ply.visual.vertex_colors[nearest, :3])
+    assert np.median(apart) < 12, "a texture that is upside down shows other colours"

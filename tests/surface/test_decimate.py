@@ -30,3 +30,27 @@ def test_shape_normals_and_colours_survive(ball):
     mesh = trimesh.Trimesh(small.vertices, small.faces, process=False)
     assert mesh.volume == pytest.approx(4 / 3 * np.pi, rel=0.03)
     assert (np.einsum("ij,ij->i", mesh.face_normals, mesh.triangles_center) > 0).mean() > 0.99
+
+
+def test_places_in_a_texture_stay_in_their_charts(ball):
+    """The two halves of a ball as charts side by side: closed at the seam, nothing mixed."""
+    count = len(ball.vertices)
+    upper = ball.vertices[ball.faces].mean(axis=1)[:, 2] > 0
+    used, faces = np.unique(ball.faces + np.where(upper, 0, count)[:, None], return_inverse=True)
+    vertices, left = ball.vertices[used % count], used < count
+    split = DisplayMesh(
+        vertices, vertices, faces.reshape(-1, 3), ball.rgb[used % count], _place(vertices, left)
+    )
+    small = decimate(split, 8_000)
+    assert small.uv is not None and 4_000 < len(small.faces) <= 8_000
+    left = small.uv[:, 0] < 0.5
+    assert np.abs(small.uv - _place(small.vertices, left)).max() < 0.03
+    assert (left[small.faces].all(axis=1) | ~left[small.faces].any(axis=1)).all()
+    whole = decimate(ball, 8_000)
+    assert len(np.unique(small.vertices, axis=0)) == len(whole.vertices) < len(small.vertices)
+
+
+def _place(vertices: np.ndarray, left: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [np.where(left, 0.25, 0.75) + 0.2 * vertices[:, 0], 0.5 + 0.4 * vertices[:, 1]], axis=1
+    )

@@ -46,7 +46,7 @@
       if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
       gl.attachShader(program, shader);
     }
-    ["position", "normal", "colour"].forEach((name, slot) => gl.bindAttribLocation(program, slot, name));
+    ["position", "normal", "colour", "place"].forEach((name, slot) => gl.bindAttribLocation(program, slot, name));
     gl.linkProgram(program);
     const uniforms = {};
     const count = gl.getProgramParameter(program, gl.ACTIVE_UNIFORMS);
@@ -57,17 +57,18 @@
     return { program, uniforms };
   };
   const meshProgram = compile(
-    `in vec3 position; in vec3 normal; in vec3 colour;
+    `in vec3 position; in vec3 normal; in vec3 colour; in vec2 place;
      uniform mat4 matrix; uniform vec3 low, size;
-     out vec3 n, c;
-     void main() { n = normal; c = colour; gl_Position = matrix * vec4(low + position * size, 1.0); }`,
-    `in vec3 n, c; out vec4 pixel;
-     uniform vec3 lamp, toward, up; uniform int mode;
+     out vec3 n, c; out vec2 t;
+     void main() { n = normal; c = colour; t = place; gl_Position = matrix * vec4(low + position * size, 1.0); }`,
+    `in vec3 n, c; in vec2 t; out vec4 pixel;
+     uniform vec3 lamp, toward, up; uniform int mode; uniform bool textured; uniform sampler2D picture;
      void main() {
+       vec3 own = textured ? texture(picture, t).rgb : c;
        vec3 u = normalize(n);
        if (dot(u, toward) < 0.0) u = -u;
        float light = 0.1 + 0.24 * (0.5 + 0.5 * dot(u, up)) + 0.66 * max(dot(u, lamp), 0.0);
-       vec3 shade = mode == 0 ? c * (0.62 + 0.45 * light)
+       vec3 shade = mode == 0 ? own * (0.62 + 0.45 * light)
                   : mode == 1 ? vec3(0.81, 0.78, 0.75) * (0.16 + 0.94 * light)
                   : 0.5 + 0.5 * normalize(n);
        pixel = vec4(shade, 1.0);
@@ -88,10 +89,10 @@
     gl.bufferData(target, data, usage);
     return buffer;
   };
-  const attribute = (slot, buffer, type, normalised, stride) => {
+  const attribute = (slot, buffer, type, normalised, stride, count = 3) => {
     gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
     gl.enableVertexAttribArray(slot);
-    gl.vertexAttribPointer(slot, 3, type, normalised, stride, 0);
+    gl.vertexAttribPointer(slot, count, type, normalised, stride, 0);
   };
   const packedArray = (part, withNormals) => {
     const vao = gl.createVertexArray();
@@ -99,6 +100,7 @@
     attribute(0, upload(gl.ARRAY_BUFFER, bytes(part.positions.data)), gl.UNSIGNED_SHORT, true, 8);
     if (withNormals) attribute(1, upload(gl.ARRAY_BUFFER, bytes(part.normals)), gl.BYTE, true, 4);
     attribute(2, upload(gl.ARRAY_BUFFER, bytes(part.colours)), gl.UNSIGNED_BYTE, true, 4);
+    if (part.uv) attribute(3, upload(gl.ARRAY_BUFFER, bytes(part.uv)), gl.UNSIGNED_SHORT, true, 4, 2);
     return vao;
   };
   let mesh = null, points = null;
@@ -153,8 +155,22 @@
     const distance = Math.min(Math.max(radius * 3.1, wanted), radius * 7);
     return { yaw: 0.6, pitch: 0.42, distance, target };
   };
-  let view = start(), mode = 0, dirty = true;
+  let view = start(), mode = 0, dirty = true, textured = false;
   const redraw = () => { if (!dirty) { dirty = true; requestAnimationFrame(draw); } };
+  if (mesh && scene.mesh.texture) {  // the colours of the vertices stand in until it is decoded
+    const picture = new Image();
+    picture.onload = () => {
+      gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, picture);
+      gl.generateMipmap(gl.TEXTURE_2D);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
+      textured = true;
+      root.dataset.texture = "shown";
+      redraw();
+    };
+    picture.src = scene.mesh.texture;
+  }
 
   for (const box of root.querySelectorAll("input[data-show]")) {
     const name = box.dataset.show;
@@ -286,7 +302,7 @@
       gl.uniformMatrix4fv(u.matrix, false, matrix);
       gl.uniform3f(u.low, ...mesh.low); gl.uniform3f(u.size, ...mesh.size);
       gl.uniform3f(u.lamp, ...lamp); gl.uniform3f(u.toward, ...back); gl.uniform3f(u.up, 0, 1, 0);
-      gl.uniform1i(u.mode, mode);
+      gl.uniform1i(u.mode, mode); gl.uniform1i(u.textured, textured ? 1 : 0);
       gl.bindVertexArray(mesh.vao);
       gl.drawElements(gl.TRIANGLES, mesh.count, gl.UNSIGNED_INT, 0);
     }
