@@ -12,6 +12,8 @@ from pipeline.geometry.similarity import Similarity
 
 LARGEST_SCALE_RATIO = 30.0
 """Sizes that differ by more than this are taken for a mistake of units."""
+LET_CAMERAS_ALIGN = "let the cameras align it: --cameras and --true-cameras, or --transform"
+"""Advice where a prediction is in another frame than the truth."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def check_frames_fit(points: NDArray, reference: NDArray, what: str) -> None:
         raise InputError(
             f"the ground truth is {max(ratio, 1 / ratio):.4g} times {larger} than {what}"
             f"{unit_guess(ratio)}",
-            hint="give both in one unit, or let cameras align them: --align cameras",
+            hint=f"give both in one unit, or {LET_CAMERAS_ALIGN}",
         )
     apart = np.maximum(points.min(axis=0), reference.min(axis=0)) > np.minimum(
         points.max(axis=0), reference.max(axis=0)
@@ -152,7 +154,7 @@ def check_frames_fit(points: NDArray, reference: NDArray, what: str) -> None:
         raise InputError(
             f"{what} and the ground truth do not overlap: their centres are {distance:.3g} radii "
             "apart, so they are not in one frame",
-            hint="let cameras align them: --align cameras with --cameras and --true-cameras",
+            hint=LET_CAMERAS_ALIGN,
         )
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.errors import InputError
-from pipeline.metrics.clouds import Prediction, load_points
+from pipeline.metrics.clouds import LET_CAMERAS_ALIGN, Prediction, load_points
 from pipeline.metrics.thinning import thin_in_order
 
 DENSITY_MM = 0.2
@@ -179,7 +179,7 @@ def evaluate_dtu(prediction: Prediction, reference: DtuReference, seed: int = 0)
     if not seen.any():
         raise InputError(
             "no point of the mesh lies in the observed part of the scan: the frames differ",
-            hint="the mesh must be in DTU's world frame, in mm: align it (--align cameras)",
+            hint=f"the mesh must be in DTU's world frame, in mm: {LET_CAMERAS_ALIGN}",
         )
     to_reference = cKDTree(reference.points).query(points, workers=-1)[0]
     above = (np.c_[reference.points, np.ones(len(reference.points))] @ reference.plane) > 0
@@ -194,7 +194,7 @@ def evaluate_dtu(prediction: Prediction, reference: DtuReference, seed: int = 0)
     if len(errors.accuracy) == 0 or len(errors.completeness) == 0:
         raise InputError(
             f"mesh and scan are nowhere nearer than {CAP_MM:g} mm: the frames do not overlap",
-            hint="the mesh must be in DTU's world frame, in mm: align it (--align cameras)",
+            hint=f"the mesh must be in DTU's world frame, in mm: {LET_CAMERAS_ALIGN}",
         )
     return errors
 

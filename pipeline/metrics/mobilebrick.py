@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 from pipeline.errors import InputError
 from pipeline.formats.matches import read_npy_object
 from pipeline.geometry.similarity import Similarity
-from pipeline.metrics.clouds import Prediction, load_prediction
+from pipeline.metrics.clouds import LET_CAMERAS_ALIGN, Prediction, load_prediction
 from pipeline.metrics.icp import Registration, icp
 from pipeline.metrics.poisson_disk import poisson_disk_samples
 
@@ -166,7 +166,7 @@ def crop(prediction: Prediction, grid: VisibilityGrid) -> Prediction:
         raise InputError(
             f"no vertex of {prediction.name} lies where the scene's photos look: the frames do "
             "not overlap",
-            hint="the mesh must be in MobileBrick's frame, in metres: align it (--align cameras)",
+            hint=f"the mesh must be in MobileBrick's frame, in metres: {LET_CAMERAS_ALIGN}",
         )
     faces = prediction.faces
     if faces is not None:

@@ -1,11 +1,16 @@
 """`porf evaluate` and `porf compare` as a user calls them."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 import trimesh
+from typer.main import get_command
+
+from flows.cli.app import app
+from pipeline.metrics.clouds import LET_CAMERAS_ALIGN
 
 
 def _porf(*words):
@@ -43,3 +48,10 @@ def test_wrong_units_end_with_exit_code_2_and_no_number(meshes):
     assert done.returncode == 2
     assert "factor of about 1000" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "" and not (meshes / "no.json").exists()
+
+
+def test_advice_names_options_that_exist():
+    command = get_command(app).commands["evaluate"]
+    options = {name for parameter in command.params for name in parameter.opts}
+    named = set(re.findall(r"--[a-z-]+", LET_CAMERAS_ALIGN))
+    assert named and named <= options

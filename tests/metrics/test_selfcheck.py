@@ -5,11 +5,12 @@ import pytest
 import trimesh
 from PIL import Image
 
-from pipeline.formats.idr import IdrCameras, make_scale_mat, to_world
+from pipeline.formats.idr import IdrCameras, load_idr_cameras, make_scale_mat, to_world
 from pipeline.formats.matches import ViewMatches
 from pipeline.geometry.cameras import project
 from pipeline.metrics.selfcheck import check_surface
 from pipeline.metrics.tracks import reprojection_errors_px, tracks_of
+from pipeline.metrics.truth import load_mesh
 from tests.surface.analytic_scene import HEIGHT, WIDTH, K, photograph, ring
 
 SCALE_MAT = make_scale_mat(np.array([1.0, 2, 3]), 5.0)
@@ -64,6 +65,21 @@ def test_silhouettes(cameras, tmp_path):
     fat = check_surface(_balls(0.44), cameras, (WIDTH, HEIGHT), none, paths).silhouette_iou
     assert good.min() > 0.95
     assert fat.mean() < good.mean() - 0.08
+
+
+@pytest.mark.parametrize("name", ["render_bowl", "render_plant"])
+def test_the_true_mesh_fills_the_masks(shared, name):
+    folder = shared / "data" / name
+    if not (folder / "mask").is_dir():
+        pytest.skip(f"{name} has no masks here")
+    true, mesh = load_idr_cameras(folder / "cameras.npz"), load_mesh(folder / "mesh_gt.ply")
+    masks = sorted((folder / "mask").iterdir())
+    size, none = Image.open(masks[0]).size, np.zeros((0, 3))
+    iou = check_surface(mesh, true, size, none, masks).silhouette_iou
+    assert len(iou) == len(masks)
+    assert iou.min() > 0.99
+    turned = check_surface(mesh, true, size, none, masks[1:] + masks[:1]).silhouette_iou
+    assert turned.mean() < 0.9, "masks of other views do not fit"
 
 
 def _matches(points: np.ndarray, cameras: IdrCameras) -> list[ViewMatches]:
