@@ -30,6 +30,8 @@ _STARTUP_S = 600.0
 """A busy machine takes minutes; a server that died is noticed at once."""
 _WATCH_S = 0.5
 """How often a server looks whether anybody still uses it."""
+_RESTARTS = 3
+"""Starts in a row that a server which once answered may fail."""
 _BURY_S = 20.0
 """How often it looks for runs that were killed."""
 _QUIET = {
@@ -188,15 +190,18 @@ def watch(folder: Path, port: int) -> None:
         return  # two servers would lock each other out of the database
     write_json(folder / "server.json", {"url": url, "pid": os.getpid()})
     with (folder / "server.users").open("a") as users:
-        while True:
+        starts_left = 1
+        while starts_left:
             server = subprocess.Popen(
                 _command(port),
                 env=_server_environment(folder, port),
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  (one thread here)
             )
-            if not _wait_for_last_user(users.fileno(), server, folder, url):
+            worked = _wait_for_last_user(users.fileno(), server, folder, url)
+            if server.poll() is None:
                 break
+            starts_left = _RESTARTS if worked else starts_left - 1
         with contextlib.suppress(OSError):
             bury_dead(folder, LOCAL, url)
         if _announced_pid(folder) == os.getpid():
@@ -214,15 +219,15 @@ def _wait_for_last_user(
 ) -> bool:
     """Return, with the lock, when no run is left, or when the server has died.
 
-    Returns whether to start it again: it died though it had worked. Its history is on disk, and
-    Prefect's client asks a server that is away for about a minute.
+    Returns whether it has answered. Where it has, it is worth another start: its history is on
+    disk, and Prefect's client asks a server that is away for about a minute.
     """
     looked, worked = time.monotonic(), False
     while server.poll() is None:
         worked = worked or is_healthy(url, timeout_s=1.0)
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
+            return worked
         except BlockingIOError:
             time.sleep(_WATCH_S)
         if time.monotonic() - looked > _BURY_S:

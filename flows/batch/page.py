@@ -1,5 +1,6 @@
 """`index.html`: every run of a batch with a picture and a link to its report."""
 
+import os
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -39,8 +40,10 @@ def _picture(out: Path, result: RunResult) -> str | None:
     if source is None:
         return None
     target = out / THUMBNAILS / f"{result.name}.webp"
-    if not target.is_file() or target.stat().st_mtime < source.stat().st_mtime:
+    made_at_ns = source.stat().st_mtime_ns
+    if not target.is_file() or target.stat().st_mtime_ns != made_at_ns:
         _shrink(source, target)
+        os.utime(target, ns=(made_at_ns, made_at_ns))  # which is newer, a clock that jumped hides
     return f"{THUMBNAILS}/{result.name}.webp"
 
 

@@ -27,10 +27,11 @@ def sha256_file(path: Path) -> str:
 
 
 class HashCache:
-    """SHA-256 of user files, remembered by path, size and modification time.
+    """SHA-256 of user files, remembered by path, size and times.
 
-    Hashing a thousand photos anew at every command would take longer than everything else that
-    an unchanged run does.
+    The time of change counts beside that of modification, which copying tools preserve and which a
+    clock that jumped back may repeat. Hashing a thousand photos anew at every command would take
+    longer than everything else that an unchanged run does.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,12 +40,12 @@ class HashCache:
         self._changed = False
 
     def sha256(self, path: Path) -> str:
-        """SHA-256 of a file, computed only where size or modification time changed."""
+        """SHA-256 of a file, computed only where size or a time changed."""
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         known = self._known.get(str(path))
-        if known and known[:2] == stamp:
-            return str(known[2])
+        if known and known[:-1] == stamp:
+            return str(known[-1])
         value = sha256_file(path)
         self._known[str(path)] = [*stamp, value]
         self._changed = True

@@ -10,7 +10,7 @@ import yaml
 
 from flows.cli.remote import options_by_name
 from flows.cli.service import is_loopback, server_environment, worker_environment
-from flows.remote.arrivals import arrived, is_quiet
+from flows.remote.arrivals import arrived
 from flows.remote.case import Case
 from flows.remote.places import POOLS, announced, use_server
 from flows.settings import resolve
@@ -44,35 +44,58 @@ def test_options_of_the_command_line_by_name() -> None:
 
 
 def test_a_folder_is_watched_until_its_cases_are_whole(tmp_path: Path) -> None:
-    inbox = tmp_path / "inbox"
-    assert arrived(inbox, tmp_path / "out", "fast", {}, quiet_s=0) == []
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    assert arrived(inbox, out, "fast", {}, quiet_s=0) == []
     (inbox / "one").mkdir(parents=True)
-    assert arrived(inbox, tmp_path / "out", "fast", {}, quiet_s=0) == []  # no photos yet
-    (inbox / "one" / "a.jpg").write_text("a")
-    assert arrived(inbox, tmp_path / "out", "fast", {}, quiet_s=3600) == []  # still being copied
-    (found,) = arrived(inbox, tmp_path / "out", "fast", {"train.steps": 3}, quiet_s=0)
+    assert arrived(inbox, out, "fast", {}, quiet_s=0) == []  # no photos yet
+    photo = inbox / "one" / "a.jpg"
+    photo.write_text("a")
+    (found,) = arrived(inbox, out, "fast", {"train.steps": 3}, quiet_s=0)
     assert found.request
     assert found.request.settings["train"]["steps"] == 3
     with pytest.raises(InputError, match="unknown preset"):
-        arrived(inbox, tmp_path / "out", "fsat", {}, quiet_s=0)
+        arrived(inbox, out, "fsat", {}, quiet_s=0)
 
 
-def test_preserved_times_do_not_make_a_copy_look_whole(tmp_path: Path) -> None:
-    photo = tmp_path / "a.jpg"
-    photo.write_text("a")
-    os.utime(photo, (0, 0))  # as `cp -p` and rsync leave it
-    assert not is_quiet(tmp_path, quiet_s=3600)
-    assert is_quiet(tmp_path, quiet_s=0)
-    assert not is_quiet(tmp_path / "absent", quiet_s=0)
+@pytest.mark.parametrize("file", ["one/photos/b.jpg", "one/masks/a.png", "one/photos/a.jpg"])
+def test_a_case_whose_files_still_come_or_grow_is_left_alone(tmp_path: Path, file: str) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    for name in ("one/photos/a.jpg", "one/masks/z.png", "two/photos/a.jpg"):
+        path = inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a")
+    waited = []
+
+    def another_comes(seconds: float) -> None:
+        waited.append(seconds)
+        with (inbox / file).open("a") as copied:
+            copied.write("more")
+        os.utime(inbox / file, (0, 0))  # as `cp -p` and rsync leave it
+
+    found = arrived(inbox, out, "fast", {}, quiet_s=30, sleep=another_comes)
+    assert [run.name for run in found] == ["two"]
+    assert waited == [30]
 
 
-def test_a_clock_that_jumped_back_does_not_hold_a_case_up_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("jump_s", [-86_400, 3600, 86_400])
+def test_a_case_is_whole_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
 ) -> None:
-    (tmp_path / "a.jpg").write_text("a")
-    yesterday = time.time() - 86_400
-    monkeypatch.setattr(time, "time", lambda: yesterday)
-    assert is_quiet(tmp_path, quiet_s=30)
+    path = tmp_path / "inbox" / "one" / "a.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_text("a")
+    wrong = time.time() + jump_s
+    monkeypatch.setattr(time, "time", lambda: wrong)
+    copying = arrived(
+        path.parents[1], tmp_path / "out", "fast", {}, 30, lambda _: void(path.write_text("ab"))
+    )
+    assert copying == []
+    whole = arrived(path.parents[1], tmp_path / "out", "fast", {}, 30, lambda _: None)
+    assert len(whole) == 1
+
+
+def void(_: object) -> None:
+    """Nothing, from something."""
 
 
 def test_the_server_is_found_or_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

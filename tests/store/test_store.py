@@ -139,11 +139,21 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path) -> None:
     first = fingerprint(tmp_path, cache)["a.jpg"]
     cache.save()
     stamp = photo.stat()
-    photo.write_bytes(b"two")  # same size; with the old time it passes for unchanged
-    os.utime(photo, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert HashCache(remembered).sha256(photo) == first
-    os.utime(photo, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    photo.write_bytes(b"two")  # same size, and the old time as copying tools leave it
+    os.utime(photo, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert HashCache(remembered).sha256(photo) != first
+
+
+def test_hashes_are_remembered_and_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"one")
+    cache = HashCache(tmp_path / ".cache")
+    first = fingerprint(tmp_path, cache)
+    cache.save()
+    monkeypatch.setattr("pipeline.store.digest.sha256_file", lambda _: "computed")
+    assert fingerprint(tmp_path, HashCache(tmp_path / ".cache")) == first
 
 
 def test_a_fingerprint_tells_which_files_count(tmp_path: Path) -> None:
