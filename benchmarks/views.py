@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -121,30 +122,34 @@ def measure_training(folder: Path, views: int) -> dict[str, float]:
     return {"before the joint steps": first_s - began - first * step, "one joint step": step}
 
 
+PANELS = (
+    (f"structure from motion, {POINTS} points", "CPU seconds", ("matching", "mapping"), 1),
+    ("training, before the joint steps", "CPU seconds", ("before the joint steps",), 1),
+    ("training, one joint step", "CPU milliseconds", ("one joint step",), 1000),
+)
+
+
 def draw(found: list[dict[str, Any]], path: Path) -> None:
-    """Both costs over the number of views, on logarithmic axes."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    views = [row["views"] for row in found]
-    for name in ("matching", "mapping"):
-        left.plot(views, [row[name] for row in found], marker="o", label=name)
-    left.set_title("structure from motion, CPU seconds")
-    for name, scale, unit in (
-        ("before the joint steps", 1, "s"),
-        ("one joint step", 1000, "ms"),
-    ):
-        values = [scale * row[name] for row in found]
-        right.plot(views, values, marker="o", label=f"{name} ({unit})")
-    right.set_title("training, CPU time")
-    for axes in (left, right):
+    """The costs over the number of views, on logarithmic axes."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    views = [int(row["views"]) for row in found]
+    for axes, (title, unit, names, scale) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        for name in names:
+            axes.plot(views, [scale * row[name] for row in found], marker="o", label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set_ylabel(unit)
+        axes.set_xlabel("views (synthetic, tiny)")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(views, [str(v) for v in views])
-        axes.minorticks_off()
-        axes.set_xlabel("views")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+        if len(names) > 1:
+            axes.legend(frameon=False)
+    figure.savefig(path, dpi=90)
 
 
 def main() -> None:
