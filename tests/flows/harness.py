@@ -4,6 +4,8 @@ import contextlib
 import io
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,11 @@ def refuse(*words: str | Path) -> Finished:
     finally:
         sys.argv = argv
     return Finished(code, said.getvalue())
+
+
+def until(true: Callable[[], object], seconds: float) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)

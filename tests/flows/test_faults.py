@@ -8,14 +8,14 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.case_folder import CaseFolder
 from stages.registry import STAGES
-from tests.flows.harness import SMALL, Porf, SmallCase, refuse
+from tests.flows.harness import SMALL, Porf, SmallCase, refuse, until
 from tests.flows.test_batch import processes_naming
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -131,7 +131,7 @@ def test_a_server_that_dies_is_started_again_under_the_run(
     words = command(photos_and_truth / "photos", tmp_path / "out", SHORT)
     own = {**ONE_THREAD, "PORF_HOME": str(tmp_path / "home")}
     process = porf.start(*words, **own)
-    _until(lambda: pids("stages.process", str(tmp_path)), 600)
+    until(lambda: pids("stages.process", str(tmp_path)), 600)
     for pid in victims("server", process, tmp_path / "out", tmp_path / "home"):
         os.kill(pid, signal.SIGKILL)
     text, _ = process.communicate(timeout=600)
@@ -201,7 +201,7 @@ def test_fifty_kills(
     assert contents(out) == expected
     assert before.items() <= made(out).items(), "what was made was made again"
     clean(out)
-    _until(lambda: states(home).isdisjoint({"RUNNING", "PENDING"}), 120)
+    until(lambda: states(home).isdisjoint({"RUNNING", "PENDING"}), 120)
 
 
 def made(out: Path) -> dict[str, str]:
@@ -232,17 +232,10 @@ def test_a_killed_command_does_not_stay_running(
 
     before = {run["id"] for run in porf.ask("flow_runs/filter", {})}
     process = porf.start(*command(photos_and_truth / "photos", tmp_path / "out", SHORT))
-    _until(lambda: latest_state() == "RUNNING" and pids("stages.process", str(tmp_path)), 300)
+    until(lambda: latest_state() == "RUNNING" and pids("stages.process", str(tmp_path)), 300)
     process.kill()
     process.communicate()
-    _until(lambda: latest_state() == "CRASHED", 120)
-
-
-def _until(true: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
+    until(lambda: latest_state() == "CRASHED", 120)
 
 
 @pytest.fixture

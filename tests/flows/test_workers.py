@@ -19,8 +19,10 @@ import pytest
 
 from flows.remote.deploy import ZOMBIES
 from flows.remote.places import POOLS
-from tests.flows.harness import SMALL, Porf, SmallCase
+from tests.flows.harness import SMALL, Porf, SmallCase, until
+from tests.flows.test_faults import ONE_THREAD, SHORT, clean, contents, made, pids
 
+GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
@@ -152,8 +154,10 @@ def service(porf: Porf, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
 
 
 @contextmanager
-def running_service(porf: Porf, tmp_path: Path, more: dict[str, str]) -> Iterator[Porf]:
-    port = free_port()
+def running_service(
+    porf: Porf, tmp_path: Path, more: dict[str, str], port: int | None = None
+) -> Iterator[Porf]:
+    port = port or free_port()
     env = {
         **porf.env,
         **more,
@@ -235,8 +239,64 @@ def test_postgres_is_killed_and_comes_back(
             assert "Traceback" not in text, text
             finished = service(*words, **there)
             assert finished.code == 0, finished.text
-            headers = {"Authorization": "Basic " + base64.b64encode(b"porf:secret").decode()}
-            runs = httpx.post(
-                f"{service.api_url}/flow_runs/filter", json={}, headers=headers, timeout=60
-            ).json()
-    assert {run["state_type"] for run in runs} <= {"COMPLETED", "CRASHED", "FAILED"}
+            states = set(states_by_id(service).values())
+    assert states <= {"COMPLETED", "CRASHED", "FAILED"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_a_killed_worker_loses_no_result(
+    porf: Porf, photos_and_truth: Path, tmp_path: Path, power_cut: bool
+) -> None:
+    """Killed alone, its run goes on and ends; killed with all its processes, a retry goes on."""
+    photos, out = photos_and_truth / "photos", tmp_path / "out"
+    with running_service(porf, tmp_path, {}) as service:
+        assert service("deploy").code == 0
+        short = [*SHORT, "-o", out]
+        run = run_id(service("submit", photos, *short, **ONE_THREAD).text)
+        worker = service.start("worker", "--limit", "1", **ONE_THREAD)
+        until(lambda: made(out) and pids("stages.process", str(out)), 900)
+        below = psutil.Process(worker.pid).children(recursive=True)
+        for process in [psutil.Process(worker.pid), *(below if power_cut else [])]:
+            process.kill()
+        worker.communicate()
+        until(lambda: states_by_id(service)[run] not in GOING_ON, 120 if power_cut else 900)
+        before = made(out)
+        if power_cut:
+            assert states_by_id(service)[run] == "CRASHED"
+            run = run_id(service("retry", run).text)
+            assert service("worker", "--once", "--limit", "1", **ONE_THREAD).code == 0
+        assert states_by_id(service)[run] == "COMPLETED"
+        assert before.items() <= made(out).items(), "what was made was made again"
+        undisturbed = service("run", photos, *SHORT, "-o", tmp_path / "other", **ONE_THREAD)
+        assert undisturbed.code == 0, undisturbed.text
+    assert contents(out) == contents(tmp_path / "other")
+    clean(out)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back_under_a_run(
+    porf: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    photos, out, port = photos_and_truth / "photos", tmp_path / "out", free_port()
+    with running_service(porf, tmp_path, {}, port) as first:
+        there = {**ONE_THREAD, "PREFECT_API_URL": first.api_url}
+        process = first.start("run", photos, *SHORT, "-o", out, **there)
+        until(lambda: pids("stages.process", str(out)), 600)
+        for pid in pids("flows.cli", "server", f"--port {port}"):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(5)
+    with running_service(porf, tmp_path, {}, port) as second:
+        text, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, text
+        assert "Traceback" not in text
+        assert set(states_by_id(second).values()) == {"COMPLETED"}
+    clean(out)
+
+
+def states_by_id(service: Porf) -> dict[str, str]:
+    """Every run's state."""
+    headers = {"Authorization": "Basic " + base64.b64encode(b"porf:secret").decode()}
+    url = f"{service.api_url}/flow_runs/filter"
+    runs = httpx.post(url, json={}, headers=headers, timeout=60).json()
+    return {run["id"]: run["state_type"] for run in runs}
