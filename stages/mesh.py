@@ -39,7 +39,8 @@ def run(ctx: StageContext) -> Verdict:
         ctx.progress,
     )
     up, up_from = _up(scene, c2w)
-    save_surface(ctx.out, surface, up, config.obj)
+    unit = scene.get("unit", "unknown")
+    save_surface(ctx.out, surface, up, config.obj, unit)
     verdict = Verdict.from_warnings(surface.warnings, **_short(surface.figures))
     verdict.settings["device"] = device
     low, high = surface.mesh.bounds.tolist()
@@ -47,7 +48,7 @@ def run(ctx: StageContext) -> Verdict:
         ctx.out / "mesh.json",
         {
             "frame": "world",
-            "unit": scene.get("unit", "unknown"),
+            "unit": unit,
             "bounds": {"low": low, "high": high},
             "area": float(surface.mesh.area),
             "glb_up": {"direction": up.tolist(), "from": up_from},

@@ -64,7 +64,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="mesh",
-        version=2,
+        version=3,
         config_type=MeshConfig,
         inputs=("scene", "train"),
         description="the trained field as a cleaned, coloured mesh",
@@ -89,7 +89,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="report",
-        version=2,
+        version=3,
         config_type=ReportConfig,
         inputs=("ingest", "sfm", "matches", "scene", "train", "mesh", "evaluate"),
         description="one page about the run, with its pictures",

@@ -39,18 +39,25 @@ def srgb_to_linear(rgb: NDArray) -> NDArray:
 
 
 def save_glb(
-    path: Path, vertices: NDArray, normals: NDArray, faces: NDArray, rgb: NDArray, up: NDArray
+    path: Path,
+    vertices: NDArray,
+    normals: NDArray,
+    faces: NDArray,
+    rgb: NDArray,
+    up: NDArray,
+    metres: float = 1.0,
 ) -> None:
-    """Write a mesh that viewers show upright, standing at the origin.
+    """Write a mesh that viewers show upright, standing at the origin, in glTF's metres.
 
-    The vertices stay in their own frame; the node's matrix turns `up` to glTF's +Y.
+    The vertices stay in their own frame; the node's matrix turns `up` to glTF's +Y and scales.
 
     Args:
-        vertices: (V, 3) positions, stored as metres whatever their unit.
+        vertices: (V, 3) positions.
         normals: (V, 3) unit normals.
         faces: (F, 3).
         rgb: (V, 3) uint8 sRGB.
         up: (3,) direction in the vertices' frame.
+        metres: length of their unit; 1 where it is not known.
     """
     rgba = np.concatenate([srgb_to_linear(rgb), np.ones((len(rgb), 1))], axis=1)
     arrays = [
@@ -59,7 +66,7 @@ def save_glb(
         ("COLOR_0", np.round(rgba * 65535).astype("<u2"), _UINT16, "VEC4"),
         ("indices", np.asarray(faces).reshape(-1).astype("<u4"), _UINT32, "SCALAR"),
     ]
-    document, binary = _document(arrays, _standing(vertices, up), "photo colours")
+    document, binary = _document(arrays, _standing(vertices, up, metres), "photo colours")
     _write(path, document, binary)
 
 
@@ -71,6 +78,7 @@ def save_textured_glb(
     uv: NDArray,
     jpeg: bytes,
     up: NDArray,
+    metres: float = 1.0,
 ) -> None:
     """Write a mesh with its texture inside, upright as by `save_glb`.
 
@@ -79,7 +87,7 @@ def save_textured_glb(
         faces: (F, 3).
         uv: (V, 2) in [0, 1] from the picture's top left corner, as glTF has it.
         jpeg: the picture as a JPEG file.
-        up: (3,) direction in the vertices' frame.
+        up, metres: as by `save_glb`.
     """
     arrays = [
         ("POSITION", np.asarray(vertices).astype("<f4"), _FLOAT, "VEC3"),
@@ -87,7 +95,7 @@ def save_textured_glb(
         ("TEXCOORD_0", np.asarray(uv).astype("<f4"), _FLOAT, "VEC2"),
         ("indices", np.asarray(faces).reshape(-1).astype("<u4"), _UINT32, "SCALAR"),
     ]
-    document, binary = _document(arrays, _standing(vertices, up), "photo texture")
+    document, binary = _document(arrays, _standing(vertices, up, metres), "photo texture")
     document["bufferViews"].append(
         {"buffer": 0, "byteOffset": len(binary), "byteLength": len(jpeg)}
     )
@@ -102,14 +110,15 @@ def save_textured_glb(
     _write(path, document, binary)
 
 
-def _standing(vertices: NDArray, up: NDArray) -> NDArray:
-    """Matrix (4, 4) that turns `up` to +Y and sets the mesh on the origin."""
+def _standing(vertices: NDArray, up: NDArray, metres: float) -> NDArray:
+    """Matrix (4, 4) that turns `up` to +Y, sets the mesh on the origin and scales to metres."""
     rotation = rotation_to_y_up(up)
     turned = np.asarray(vertices) @ rotation.T
     low, high = turned.min(axis=0), turned.max(axis=0)
     node = np.eye(4)
     node[:3, :3] = rotation
     node[:3, 3] = [-(low[0] + high[0]) / 2, -low[1], -(low[2] + high[2]) / 2]
+    node[:3] *= metres
     return node
 
 

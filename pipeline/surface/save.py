@@ -9,11 +9,16 @@ import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.formats.frame import UNKNOWN
 from pipeline.surface.glb import save_glb, save_textured_glb
 from pipeline.surface.obj import save_obj
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from pipeline.surface.build import Surface
+
+
+METRES = {"m": 1.0, "mm": 0.001}
+"""Lengths of the units that a world frame can have."""
 
 
 def save_ply(path: Path, surface: "Surface") -> None:
@@ -32,15 +37,17 @@ def save_ply(path: Path, surface: "Surface") -> None:
     path.write_bytes(coloured.export(file_type="ply", vertex_normal=True, encoding="binary"))
 
 
-def save_surface(folder: Path, surface: "Surface", up: NDArray, with_obj: bool = False) -> None:
+def save_surface(
+    folder: Path, surface: "Surface", up: NDArray, with_obj: bool = False, unit: str = UNKNOWN
+) -> None:
     """Write the mesh in every form that was asked for.
 
-    `mesh.ply` (world frame); `mesh.glb` (turned so that `up` (3,) is +Y); where there is a texture,
-    `mesh_textured.glb`; with `with_obj`, `mesh.obj` + `mesh.mtl` (+ `mesh_texture.png`), world
-    frame.
+    `mesh.ply` (world frame); `mesh.glb` (turned so that `up` (3,) is +Y, in metres where `unit`,
+    the world frame's, is known) and, where there is a texture, `mesh_textured.glb`; with
+    `with_obj`, `mesh.obj` + `mesh.mtl` (+ `mesh_texture.png`), world frame.
     """
     save_ply(folder / "mesh.ply", surface)
-    mesh = surface.mesh
+    mesh, metres = surface.mesh, METRES.get(unit, 1.0)
     save_glb(
         folder / "mesh.glb",
         mesh.vertices,
@@ -48,6 +55,7 @@ def save_surface(folder: Path, surface: "Surface", up: NDArray, with_obj: bool =
         mesh.faces,
         surface.colours.rgb,
         up,
+        metres,
     )
 
     textured = surface.textured
@@ -56,7 +64,14 @@ def save_surface(folder: Path, surface: "Surface", up: NDArray, with_obj: bool =
         points = mesh.vertices[textured.vertex]
         jpeg = _encoded(textured.picture, "JPEG", quality=93, subsampling=0)
         save_textured_glb(
-            folder / "mesh_textured.glb", points, normals, textured.faces, textured.uv, jpeg, up
+            folder / "mesh_textured.glb",
+            points,
+            normals,
+            textured.faces,
+            textured.uv,
+            jpeg,
+            up,
+            metres,
         )
     if with_obj:
         save_obj(folder / "mesh.obj", surface)

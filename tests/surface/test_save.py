@@ -51,6 +51,17 @@ def test_glb_opens_right_way_up(built):
     assert np.allclose(mesh.vertices[:, 1], heights, atol=1e-3)
 
 
+def test_glb_is_in_metres_where_the_unit_is_known(built, tmp_path):
+    _, surface = built
+    save_surface(tmp_path, surface, np.array([0.0, 0, 1]), unit="mm")
+    scene, mesh = trimesh.load(tmp_path / "mesh.glb"), surface.mesh
+    extent = (mesh.bounds[1] - mesh.bounds[0])[[0, 2, 1]]
+    assert np.allclose(scene.bounds[1] - scene.bounds[0], extent / 1000, atol=1e-5)
+    assert scene.bounds[0][1] == pytest.approx(0, abs=1e-6)
+    world = trimesh.load(tmp_path / "mesh.ply", process=False)
+    assert np.allclose(world.vertices, mesh.vertices, atol=1e-5), "the PLY stays in the world frame"
+
+
 def test_glb_follows_the_format(built):
     content = (built[0] / "mesh.glb").read_bytes()
     magic, version, length = struct.unpack_from("<4sII", content)
