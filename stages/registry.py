@@ -26,7 +26,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="sfm",
-        version=4,
+        version=5,
         config_type=SfmConfig,
         inputs=("ingest",),
         external=("cameras",),

@@ -1,7 +1,8 @@
 """Where the first mapping leaves doubt, others are asked, and the one that they confirm is taken.
 
 One mapping that is wrong looks as good as a right one. Mappings that start elsewhere or work in
-another way are wrong in other ways: views that two of them place alike are to be believed.
+another way are wrong in other ways: views that two of them place alike are to be believed. Among
+mappings that are confirmed alike, matches that none was adjusted to decide.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import pycolmap
 from pipeline.progress import Progress
 from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.consistency import Consistency, check_consistency
+from pipeline.sfm.heldout import HeldOut, explain, hold_out
 from pipeline.sfm.lookalikes import differences_deg
 from pipeline.sfm.mapping import MIN_VIEWS, Mapping, map_incrementally
 from pipeline.sfm.twoview import TwoViewTable
@@ -24,6 +26,8 @@ DOUBTFUL_SHARE = 0.1
 EXPECTED_VIEWS = 0.9
 SAME_DEG = 2.0
 """Rotations this close are the same view placed alike."""
+EQUALLY_CONFIRMED = 1
+"""Mappings with so many confirmed views less than the best are on a par with it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Opinion:
         confirmed: those of them that another mapping turns alike.
         contradicting_share: of its strong pairs.
         track_length: mean views a point.
+        heldout_explained: share of the held-out observations that it reprojects well.
+        heldout_median_px: median reprojection error of these; None where there are none.
     """
 
     kind: str
@@ -43,6 +49,8 @@ class Opinion:
     confirmed: int
     contradicting_share: float
     track_length: float
+    heldout_explained: float
+    heldout_median_px: float | None
 
 
 def is_doubtful(mapping: Mapping, consistency: Consistency, photo_count: int) -> bool:
@@ -69,8 +77,7 @@ def most_confirmed(
     """Ask a mapping from another start and a global one, and take what agrees best.
 
     Returns:
-        The mapping whose largest model has the most confirmed views (the first, where equal), and
-        all opinions for `sfm.json`.
+        The mapping that `best_opinion` prefers, and all opinions for `sfm.json`.
     """
     progress.note("the first mapping leaves doubt: two others are asked")
     start = _other_start(first.models[0])
@@ -91,9 +98,24 @@ def most_confirmed(
         "global": _map_globally(database, images_dir, folder, config, seed),
     }
     found = {kind: mapping for kind, mapping in asked.items() if mapping.models}
-    opinions = [_opinion(kind, found, table) for kind in found]
-    best = max(opinions, key=lambda opinion: opinion.confirmed)
+    held_out = hold_out(table, seed)
+    opinions = [_opinion(kind, found, table, held_out, config.threads) for kind in found]
+    best = best_opinion(opinions)
     return found[best.kind], {"taken": best.kind, "opinions": [asdict(o) for o in opinions]}
+
+
+def best_opinion(opinions: list[Opinion]) -> Opinion:
+    """Of those that others confirm most, the one that explains held-out matches best.
+
+    Where that is equal too, to a hundredth: more confirmed views, more views, longer tracks, the
+    first.
+    """
+    most = max(opinion.confirmed for opinion in opinions)
+    on_a_par = [o for o in opinions if o.confirmed >= most - EQUALLY_CONFIRMED]
+    return max(
+        on_a_par,
+        key=lambda o: (round(o.heldout_explained, 2), o.confirmed, o.registered, o.track_length),
+    )
 
 
 def confirmed_views(
@@ -116,8 +138,11 @@ def confirmed_views(
     return confirmed
 
 
-def _opinion(kind: str, found: dict[str, Mapping], table: TwoViewTable) -> Opinion:
+def _opinion(
+    kind: str, found: dict[str, Mapping], table: TwoViewTable, held_out: HeldOut, threads: int
+) -> Opinion:
     model = found[kind].models[0]
+    explained = explain(model, held_out, threads)
     others = [m for name, mapping in found.items() if name != kind for m in mapping.models]
     return Opinion(
         kind=kind,
@@ -125,6 +150,8 @@ def _opinion(kind: str, found: dict[str, Mapping], table: TwoViewTable) -> Opini
         confirmed=len(confirmed_views(model, others)),
         contradicting_share=check_consistency(model, table).share,
         track_length=float(model.compute_mean_track_length()),
+        heldout_explained=explained.share,
+        heldout_median_px=explained.median_px if np.isfinite(explained.median_px) else None,
     )
 
 
