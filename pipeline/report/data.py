@@ -25,6 +25,7 @@ from pipeline.metrics.error_map import FILE
 from pipeline.surface.decimate import DisplayMesh
 from pipeline.surface.save import mean_camera_up
 
+_PLAIN_NAMES = ("photos", "images", "image", "input")
 RENDER_KINDS = ("photo", "render", "normal", "error")
 
 
@@ -143,10 +144,16 @@ class ReportData:
 
 
 def run_title(manifests: Mapping[str, Mapping[str, Any]]) -> str:
-    """The name of the user's folder of photos, or of the case, where it is known."""
+    """The name of the user's folder of photos, or of the case, where it is known.
+
+    A folder that is called "photos" says nothing; the one around it does.
+    """
     photos = manifests.get("ingest", {}).get("paths", {}).get("photos")
     source = photos or manifests.get("scene", {}).get("paths", {}).get("case")
-    return Path(source).name if source else "Reconstruction"
+    if not source:
+        return "Reconstruction"
+    path = Path(source)
+    return path.parent.name or path.name if path.name.lower() in _PLAIN_NAMES else path.name
 
 
 def gather(

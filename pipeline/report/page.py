@@ -14,7 +14,7 @@ from pipeline.report.advice import advice
 from pipeline.report.charts import Chart
 from pipeline.report.data import ReportData, StageRecord
 from pipeline.report.facts import mesh_facts, removals, sfm_facts
-from pipeline.report.summary import headline, metric_rows, subtitle, warnings
+from pipeline.report.summary import headline, metric_groups, subtitle, warnings
 from pipeline.report.words import duration, memory, number, told
 
 
@@ -50,7 +50,7 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         "error_scale": Markup(parts.error_scale.svg) if parts.error_scale else None,
         "mesh_rows": mesh_facts(data),
         "removals": removals(data),
-        "metrics": metric_rows(data),
+        "metrics": metric_groups(data),
         "metric_notes": [str(note) for note in data.metrics.get("notes", [])],
         "views": parts.views,
         "camera_text": _camera_text(data),

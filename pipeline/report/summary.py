@@ -1,6 +1,7 @@
 """The few things said first: verdict, key figures, warnings."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from pipeline.metrics.table import WHO
@@ -151,6 +152,11 @@ def metric_rows(data: ReportData) -> list[MetricRow]:
             )
         )
     return rows
+
+
+def metric_groups(data: ReportData) -> list[tuple[str, list[MetricRow]]]:
+    """The measures in order, those that follow each other and were taken alike under one text."""
+    return [(how, list(rows)) for how, rows in groupby(metric_rows(data), lambda r: r.protocol)]
 
 
 def _capitalised(text: str) -> str:

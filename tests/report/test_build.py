@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from pipeline.errors import InputError
 from pipeline.report import build as build_module
 from pipeline.report.build import build_report
-from pipeline.report.data import gather
+from pipeline.report.data import gather, run_title
 from pipeline.report.scene3d import FRUSTUM_DEPTH, pack_scene
 from tests.report.artifacts import NASTY_NAME, VIEWS, cameras
 
@@ -77,6 +77,25 @@ def test_all_sections_are_linked_and_present(page):
     wanted = {"summary", "model", "metrics", "views", "cameras", "training", "photos", "stages"}
     assert set(anchors) == wanted
     assert wanted <= set(page.ids)
+
+
+def test_how_measures_were_taken_is_said_once(page):
+    assert page.words.count("cameras aligned by a similarity on camera centres") == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "title"),
+    [
+        ({"ingest": "/data/skull/photos"}, "skull"),
+        ({"ingest": "/data/skull"}, "skull"),
+        ({"scene": "/cases/castle"}, "castle"),
+        ({"ingest": "/photos"}, "photos"),
+        ({}, "Reconstruction"),
+    ],
+)
+def test_title_names_the_set(paths, title):
+    role = {"ingest": "photos", "scene": "case"}
+    assert run_title({s: {"paths": {role[s]: p}} for s, p in paths.items()}) == title
 
 
 def test_file_names_are_escaped(report, page):

@@ -25,7 +25,7 @@
     return out;
   };
   const perspective = (fovy, aspect, near, far) => {
-    const f = 1 / Math.tan(fovy / 2), out = new Float32Array(16);
+    const f = Math.min(1, aspect) / Math.tan(fovy / 2), out = new Float32Array(16);  // of the shorter side
     out[0] = f / aspect; out[5] = f;
     out[10] = (far + near) / (near - far); out[11] = -1;
     out[14] = (2 * far * near) / (near - far);
@@ -208,7 +208,7 @@
     view.pitch = Math.max(-1.55, Math.min(1.55, view.pitch + dy * 0.008));
   };
   const pan = (dx, dy) => {
-    const { right, up } = axes(), scale = (view.distance * 0.72) / canvas.clientHeight;
+    const { right, up } = axes(), scale = (view.distance * 0.72) / Math.min(canvas.clientWidth, canvas.clientHeight);
     view.target = add(add(view.target, right, -dx * scale), up, dy * scale);
   };
   const zoom = (factor) => { view.distance = Math.max(0.05, Math.min(40, view.distance * factor)); };
