@@ -136,7 +136,7 @@ class Bench:
             "views": sum(view["registered"] for view in views),
             "photos": len(views),
             **{name: measured.get(metric) for name, metric in FIGURES.items()},
-            "accepted": json.loads(trained.read_bytes()).get("accepted"),
+            "accepted": json.loads(trained.read_bytes())["figures"].get("accepted_cameras"),
             "train_cpu_s": train_cpu_s,
         }
 
