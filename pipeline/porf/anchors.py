@@ -50,16 +50,19 @@ class Anchors:
         centres: (P, 3) of the cameras.
         points: (P, 3) that they see, normalised frame; those beyond the sphere say that the line is
             free. Lines that miss the sphere, or end before it, are dropped.
+        view: of whose pixels the lines are, one index or (P,).
     """
 
-    def __init__(self, centres: Tensor, points: Tensor) -> None:
+    def __init__(self, centres: Tensor, points: Tensor, view: Tensor | int) -> None:
         offset = points - centres
         length = offset.norm(dim=1, keepdim=True)
         directions = offset / length.clamp(min=_PARALLEL)
         near, far, hit = unit_sphere_interval(RayBatch(centres, directions))
         kept = hit & (length > near)[:, 0]
+        view = torch.as_tensor(view, device=length.device).expand(len(length))[:, None]
+        end = torch.minimum(length, far)
         self.lines = torch.cat(
-            [centres, directions, near, torch.minimum(length, far), (length < far).float()], dim=1
+            [centres, directions, near, end, (length < far).float(), view.float()], dim=1
         )[kept]
 
     def __len__(self) -> int:
@@ -68,9 +71,19 @@ class Anchors:
     @classmethod
     def of_lines(cls, lines: Tensor) -> "Anchors":
         """From the tensor that a checkpoint holds."""
-        anchors = cls(lines.new_zeros(0, 3), lines.new_zeros(0, 3))
+        anchors = cls(lines.new_zeros(0, 3), lines.new_zeros(0, 3), 0)
         anchors.lines = lines
         return anchors
+
+    @property
+    def view(self) -> Tensor:
+        """(P,) indices of the views whose pixels the lines are."""
+        return self.lines[:, 9].long()
+
+    @property
+    def points(self) -> Tensor:
+        """(P, 3) where the lines end, at a surface or where they leave the sphere."""
+        return self.lines[:, :3] + self.lines[:, 3:6] * self.lines[:, 7:8]
 
     def limited(self, limit: int, generator: torch.Generator) -> "Anchors":
         """At most `limit` of them, chosen by a generator on the CPU."""
@@ -83,7 +96,8 @@ class Anchors:
         """Random anchors and random points on their lines; generator on the anchors' device."""
         device = self.lines.device
         chosen = torch.randint(len(self), (count,), generator=generator, device=device)
-        centres, directions, near, end, ends = self.lines[chosen].split([3, 3, 1, 1, 1], dim=1)
+        lines = self.lines[chosen, :9]
+        centres, directions, near, end, ends = lines.split([3, 3, 1, 1, 1], dim=1)
         share = torch.rand(count, 1, generator=generator, device=device)
         free = end - (end - near) * share**_NEAR_THE_END
         return AnchorDraw(
@@ -146,7 +160,7 @@ def triangulate_anchors(
     if usable is not None:
         good &= usable
     centres = torch.cat([centre_ref[good], centre_src[good]])
-    return Anchors(centres, points[good].repeat(2, 1))
+    return Anchors(centres, points[good].repeat(2, 1), torch.cat([ref[good], src[good]]))
 
 
 def _directions(c2w: Tensor, K_inverse: Tensor, view: Tensor, xy_px: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Options of joint training."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -193,6 +193,27 @@ class StereoConfig(_Section):
         return value
 
 
+class LookConfig(_Section):
+    """Depths measured again, closely around the fast field's surface as it has become."""
+
+    shares: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (0.0, 0.4, 0.8), description="shares of the steps at which this is done; empty = never"
+    )
+    fit_steps: int = Field(
+        200, ge=0, description="steps in which a surface is fitted to it that knows no colours yet"
+    )
+    max_image_side: int = Field(640, ge=32, description="larger images are reduced")
+    reach: float = Field(
+        0.05, gt=0, lt=1, description="how far around the surface, units of the region's radius"
+    )
+    depths: int = Field(9, ge=5, description="depths tried within that reach")
+    min_score: float = Field(0.5, ge=-1, le=1, description="least correlation of windows")
+    min_views: int = Field(1, ge=0, description="other depth maps that must confirm a depth")
+    consistency: float = Field(
+        0.005, gt=0, lt=1, description="depths confirm each other within this share"
+    )
+
+
 class NeusConfig(_Section):
     """The reference field: NeuS in PoRF's configuration."""
 
@@ -249,6 +270,7 @@ class TrainConfig(StageConfig):
     pose: PoseConfig = PoseConfig()
     epipolar: EpipolarConfig = EpipolarConfig()
     stereo: StereoConfig = StereoConfig()
+    look: LookConfig = LookConfig()
     grid: GridConfig = GridConfig()
     neus: NeusConfig = NeusConfig()
     checkpoint_every: int = Field(

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.porf.anchors import Anchors, anchor_loss, triangulate_anchors
+from pipeline.porf.closer_look import bake, look_closer, with_closer
 from pipeline.porf.config import StereoConfig, TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.fast_renderer import GridModel
@@ -18,6 +19,8 @@ from pipeline.progress import Progress
 
 _MAX_ANCHORS = 400_000
 _BATCH = 2048
+_BAKED_PER_CACHED = 2
+"""Rays look for the surface in a grid of distances this much finer than the renderer's cache."""
 _EIKONAL_WEIGHT = 0.1
 _REPORT_EVERY = 25
 _BEYOND = 100.0  # units: farther than any camera stands from the sphere's far side
@@ -50,10 +53,36 @@ def give_first_shape(
     if anchors is None:
         return
     field.anchors = anchors
-    if options.anchor_steps:
-        seed = generator_for("first shape").initial_seed()
-        generator = torch.Generator(c2w.device).manual_seed(seed)
-        fit_to_anchors(field, anchors, options.anchor_steps, generator, progress)
+    fit_to_anchors(field, options.anchor_steps, generator_for("first shape"), progress)
+
+
+def look_again(
+    field: GridModel,
+    config: TrainConfig,
+    observations: Observations,
+    c2w: Tensor,
+    generator: torch.Generator,
+    progress: Progress,
+    interruption: Interruption,
+) -> None:
+    """Renew the field's anchors by depths measured closely around its surface.
+
+    Args:
+        c2w: (V, 4, 4) cameras, normalised frame.
+        generator: on the CPU; chooses where there are too many.
+    """
+    if field.anchors is None:
+        return
+    options = config.look
+    views = stereo_views(observations.images, observations.K, c2w, options.max_image_side)
+    distances = bake(field, _BAKED_PER_CACHED * config.grid.cache_resolution, c2w.device)
+    maps, trusted = look_closer(distances, views, config.stereo, options, progress, interruption)
+    covered = _mask_cover(observations, views)
+    if covered is not None:
+        on_object = [covered[i] > 0.5 for i in maps.view]
+        trusted = [a & b for a, b in zip(trusted, on_object, strict=True)]
+    renewed = with_closer(field.anchors, views, maps, trusted)
+    field.anchors = renewed.limited(_MAX_ANCHORS, generator)
 
 
 def collect_anchors(
@@ -123,36 +152,37 @@ def _stereo_anchors(
     views: StereoViews, maps: DepthMaps, options: StereoConfig, covered: Tensor | None
 ) -> Anchors:
     kept = confirmed(views, maps, options)
-    centres, points = [], []
+    found = [Anchors(views.K.new_zeros(0, 3), views.K.new_zeros(0, 3), 0).lines]
     for i, seen, good in zip(maps.view, maps.points(views), kept, strict=True):
         on_object = good if covered is None else good & (covered[i] > 0.5)
-        points.append(seen[on_object])
-        centres.append(views.c2w[i, :3, 3].expand(len(points[-1]), 3))
-    if not points:
-        return Anchors(views.K.new_zeros(0, 3), views.K.new_zeros(0, 3))
-    return Anchors(torch.cat(centres), torch.cat(points))
+        points = seen[on_object]
+        found.append(Anchors(views.c2w[i, :3, 3].expand_as(points), points, i).lines)
+    return Anchors.of_lines(torch.cat(found))
 
 
 def _empty_lines(views: StereoViews, covered: Tensor) -> Anchors:
     """Lines of pixels well beside the masks: nothing of the object lies on them."""
     near_object = F.max_pool2d(covered[:, None], 5, 1, 2)[:, 0]
-    centres, points = [], []
+    found = []
     for i in range(len(views.c2w)):
         directions = views.directions(i)[near_object[i] == 0]
-        centres.append(views.c2w[i, :3, 3].expand_as(directions))
-        points.append(centres[-1] + _BEYOND * directions)
-    return Anchors(torch.cat(centres), torch.cat(points))
+        centres = views.c2w[i, :3, 3].expand_as(directions)
+        found.append(Anchors(centres, centres + _BEYOND * directions, i).lines)
+    return Anchors.of_lines(torch.cat(found))
 
 
 def fit_to_anchors(
-    field: GridModel, anchors: Anchors, steps: int, generator: torch.Generator, progress: Progress
+    field: GridModel, steps: int, seeded: torch.Generator, progress: Progress
 ) -> None:
-    """Fit the field's surface to anchors, without colours.
+    """Fit the field's surface to its anchors, if it has any, without colours.
 
     Args:
-        generator: on the field's device.
+        seeded: its initial seed is that of all draws.
     """
-    surface = field.surface
+    surface, anchors = field.surface, field.anchors
+    if anchors is None:
+        return
+    generator = torch.Generator(anchors.lines.device).manual_seed(seeded.initial_seed())
     optimiser = torch.optim.Adam(field.parameter_groups(), fused=True)
     rates = [float(group["lr"]) for group in optimiser.param_groups]
     for step in range(steps):

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.porf.config import StereoConfig
+from pipeline.porf.config import LookConfig, StereoConfig
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import scaled_intrinsics
 from pipeline.porf.semi_global import aggregated
 from pipeline.progress import Progress
 
 _LUMA = (0.299, 0.587, 0.114)
-_FLAT = 1e-4  # variance of a window without texture: a hundredth of the range of grey
+_FLAT = 1e-4  # variance of a small window without texture: a hundredth of the range of grey
+_WIDE_FLAT = 1e-5  # of a wide one, over which noise averages out
 _DEPTH_CHUNK = 4  # small enough for a processor's cache
 _MIN_ANGLE_DEG, _MAX_ANGLE_DEG = 3.0, 45.0
 _GOOD_ANGLE_DEG = 12.0
@@ -144,7 +145,9 @@ def sweep(
 
 
 @torch.no_grad()
-def confirmed(views: StereoViews, maps: DepthMaps, options: StereoConfig) -> list[Tensor]:
+def confirmed(
+    views: StereoViews, maps: DepthMaps, options: StereoConfig | LookConfig
+) -> list[Tensor]:
     """(H, W) bool a map: correlated well, and found again in the maps of other views."""
     w2c = views.w2c
     found = []
@@ -176,16 +179,9 @@ def _sweep_view(
     views: StereoViews, i: int, others: list[int], options: StereoConfig
 ) -> tuple[Tensor, Tensor]:
     """Depth (H, W) along unit rays and score (H, W) of one view."""
-    directions = views.directions(i)
-    height, width = directions.shape[:2]
+    height, width = views.grey.shape[2:]
     inverse = _inverse_depths(views.c2w[i, :3, 3], options.depths)
-    window = _Window(views.grey[i : i + 1], options.window)
-    sights = [_Sight.of(views, i, j, directions) for j in others]
-    parts = []
-    for chunk in inverse.split(_DEPTH_CHUNK):
-        scores = [window.correlation(*sight.warped(chunk, options.window // 2)) for sight in sights]
-        parts.append(_best_two(scores))
-    volume = torch.cat(parts)
+    volume = correlations(views, i, others, inverse[:, None, None], options.window)
     worth = volume
     if options.smoothness > 0:
         cost = torch.where(volume > _UNKNOWN, 0.5 - 0.5 * volume, _NEUTRAL)
@@ -194,8 +190,36 @@ def _sweep_view(
     index = worth.max(dim=0).indices
     score = volume.gather(0, index[None])[0]
     step = inverse[0] - inverse[1]
-    depth = 1 / (inverse[0] - _parabola(worth, index) * step)
+    depth = 1 / (inverse[0] - between_steps(worth, index) * step)
     return depth.view(height, width), score.view(height, width)
+
+
+def correlations(
+    views: StereoViews,
+    i: int,
+    others: list[int],
+    inverse: Tensor,
+    size: int,
+    part: tuple[slice, slice] = (slice(None), slice(None)),
+) -> Tensor:
+    """How well windows of view i look alike in the best two of some others.
+
+    Args:
+        inverse: (D, 1 or h, 1 or w) inverse depths that are tried, along unit rays.
+        size: side of the windows, pixels.
+        part: h rows and w columns of the view, if not all.
+
+    Returns:
+        (D, h·w) in [-1, 1]; -1 where nothing is known.
+    """
+    directions = views.directions(i)[part]
+    window = _Window(views.grey[i : i + 1, :, *part], size)
+    sights = [_Sight.of(views, i, j, directions) for j in others]
+    parts = []
+    for chunk in inverse.split(_DEPTH_CHUNK):
+        scores = [window.correlation(*sight.warped(chunk, size // 2)) for sight in sights]
+        parts.append(_best_two(scores))
+    return torch.cat(parts)
 
 
 def _inverse_depths(centre: Tensor, count: int) -> Tensor:
@@ -227,7 +251,7 @@ class _Sight:
         return cls(views.grey[j : j + 1], rays, centre)
 
     def warped(self, inverse: Tensor, margin: int) -> tuple[Tensor, Tensor]:
-        """The neighbour seen through the reference at inverse depths (D,).
+        """The neighbour seen through the reference at inverse depths (D, 1 or H, 1 or W).
 
         Returns:
             (D, 1, H, W) grey, and (D, H·W) bool where it comes from within its frame, at least
@@ -235,7 +259,7 @@ class _Sight:
         """
         height, width = self.grey.shape[2:]
         # Scaled by the inverse depth, so that far away only the rays' directions count.
-        x, y, z = (self.rays[k] + self.centre[k] * inverse[:, None, None] for k in range(3))
+        x, y, z = (self.rays[k] + self.centre[k] * inverse for k in range(3))
         seen = z > _PARALLEL
         over = z.clamp_(min=_PARALLEL).reciprocal_()
         for coordinate, size in ((x, width), (y, height)):
@@ -255,8 +279,8 @@ def _best_two(scores: list[Tensor]) -> Tensor:
     return 0.5 * (first + second)
 
 
-def _parabola(volume: Tensor, index: Tensor) -> Tensor:
-    """(P,) positions of the maxima over dimension 0, between the steps around `index`."""
+def between_steps(volume: Tensor, index: Tensor) -> Tensor:
+    """(P,) positions of the maxima over dimension 0: of parabolas through the steps at `index`."""
     last = len(volume) - 1
     inner = index.clamp(1, last - 1)
     left, middle, right = (volume.gather(0, (inner + k)[None])[0] for k in (-1, 0, 1))
@@ -291,19 +315,20 @@ class _Window:
     def correlation(self, warped: Tensor, seen: Tensor) -> Tensor:
         """(D, H·W) in [-1, 1]; -1 where the window is not seen or has no texture."""
         moments = [self._average(m) for m in (warped, warped * warped, warped * self.reference)]
-        wide = self._score([self._widened(moment) for moment in moments], self.wide)
-        small = self._score(moments, self.small)
+        widened = [self._widened(moment) for moment in moments]
+        wide = self._score(widened, self.wide, _WIDE_FLAT)
+        small = self._score(moments, self.small, _FLAT)
         score = torch.where(small > _UNKNOWN, small, wide).flatten(1)
         return score.masked_fill_(~seen, _UNKNOWN)
 
     @staticmethod
-    def _score(moments: list[Tensor], reference: "_MeanAndVariance") -> Tensor:
+    def _score(moments: list[Tensor], reference: "_MeanAndVariance", flat: float) -> Tensor:
         """From the means of a warped view, its square, and its product with the reference."""
         mean, square, product = moments
         variance = square - mean * mean
         covariance = product - mean * reference.mean
-        known = (variance > _FLAT) & (reference.variance > _FLAT)
-        scale = variance.clamp_(min=_FLAT).mul_(reference.variance.clamp(min=_FLAT)).rsqrt_()
+        known = (variance > flat) & (reference.variance > flat)
+        scale = variance.clamp_(min=flat).mul_(reference.variance.clamp(min=flat)).rsqrt_()
         score = covariance.mul_(scale).clamp_(-1.0, 1.0)
         return score.masked_fill_(~known, _UNKNOWN)
 

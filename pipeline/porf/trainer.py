@@ -41,7 +41,7 @@ from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.epipolar_phase import refine_by_epipolar
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.first_cameras import find_first_cameras
-from pipeline.porf.first_shape import give_first_shape
+from pipeline.porf.first_shape import fit_to_anchors, give_first_shape, look_again
 from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
 from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
@@ -244,6 +244,23 @@ class _Training:
                 self.interruption,
             )
 
+    def _look_again(self, joint: JointTraining) -> None:
+        """Measure depths again around a fast field's surface."""
+        if not isinstance(joint.field, GridModel):
+            return
+        generator = self._generator(f"look at step {joint.step}")
+        look_again(
+            joint.field,
+            self.config,
+            self.observations,
+            joint.current_c2w(),
+            generator,
+            self.progress,
+            self.interruption,
+        )
+        if joint.step == 0:
+            fit_to_anchors(joint.field, self.config.look.fit_steps, generator, self.progress)
+
     def _epipolar_phase(self) -> PoseField:
         poses, options = self._new_poses(), self.config.epipolar
         if not self._refines or options.steps == 0 or self.table.num_pairs == 0:
@@ -268,10 +285,13 @@ class _Training:
     def _train_jointly(self, joint: JointTraining) -> None:
         config = self.config
         settle_step = round(config.steps * (1 - config.pose.settle_share))
+        looks = {round(config.steps * share) for share in config.look.shares}
         self.started, self.started_step = time.monotonic(), joint.step
         while joint.step < config.steps:
             if joint.step == settle_step and self._refines and joint.fixed_c2w is None:
                 self._settle(joint)
+            if joint.step in looks:
+                self._look_again(joint)
             self._advance(joint)
             if joint.step % config.log_every == 0 or joint.step == config.steps:
                 self._log(joint)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.geometry.cameras import look_at, pixel_rays
 from pipeline.porf.anchors import Anchors, anchor_loss
-from pipeline.porf.config import GridConfig, StereoConfig, TrainConfig
+from pipeline.porf.closer_look import bake, look_closer, traced, with_closer
+from pipeline.porf.config import GridConfig, LookConfig, StereoConfig, TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
@@ -15,6 +17,7 @@ from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.semi_global import aggregated
 from pipeline.porf.stereo import (
+    DepthMaps,
     StereoViews,
     confirmed,
     neighbours,
@@ -150,13 +153,13 @@ def test_views_far_apart_come_first() -> None:
 def _ball_anchors(count: int = 4000) -> Anchors:
     generator = torch.Generator().manual_seed(0)
     points = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
-    return Anchors(points * 3, points * 0.35)
+    return Anchors(points * 3, points * 0.35, 0)
 
 
 def test_lines_end_where_they_should() -> None:
     centre = torch.tensor([[0.0, 0.0, 3.0]]).repeat(4, 1)
     points = torch.tensor([[0.0, 0.0, 0.2], [0.0, 0.0, -5.0], [0.0, 4.0, 2.9], [0.0, 0.0, 2.5]])
-    anchors = Anchors(centre, points)
+    anchors = Anchors(centre, points, 0)
     assert len(anchors) == 2  # the third misses the sphere, the fourth ends before it
     near, end, ends = anchors.lines[:, 6], anchors.lines[:, 7], anchors.lines[:, 8]
     torch.testing.assert_close(near, torch.tensor([2.0, 2.0]))
@@ -184,7 +187,8 @@ def test_first_surface_follows_the_anchors() -> None:
     direction = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=1)
     before = field.sdf(direction * 0.35)
     assert before.mean() < -0.1  # the initial sphere is larger
-    fit_to_anchors(field, _ball_anchors(), 150, generator, NullProgress())
+    field.anchors = _ball_anchors()
+    fit_to_anchors(field, 150, generator, NullProgress())
     with torch.no_grad():
         assert field.sdf(direction * 0.35).abs().mean() < 0.01
         assert (field.sdf(direction * 0.6) > 0).all()
@@ -229,8 +233,65 @@ def test_masks_keep_anchors_on_the_object_and_empty_the_rest(
             interruption,
         )
     assert anchors is not None
-    centres, directions, _near, end, ends = anchors.lines.split([3, 3, 1, 1, 1], dim=1)
-    surface = (centres + directions * end)[ends[:, 0] == 1]
+    ends = anchors.lines[:, 8]
+    surface = anchors.points[ends == 1]
     assert len(surface) > 1000
     assert (surface[:, 2] > -0.1).float().mean() > 0.97  # nothing from below the middle
     assert (ends == 0).sum() > 1000  # background is free
+
+
+class _Ball:
+    """A field that is a ball, of another size than the one in the photos."""
+
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
+
+    def sdf(self, x: Tensor) -> Tensor:
+        return x.norm(dim=1) - self.radius
+
+
+def test_rays_meet_the_surface_of_the_field(ball: tuple[StereoViews, NDArray]) -> None:
+    views, true = ball
+    distances = bake(_Ball(RADIUS), 64, torch.device("cpu"))
+    for i in (0, 3):
+        depth, hit = traced(distances, views, i)
+        there = torch.from_numpy(np.isfinite(true[i]))
+        assert (hit == there).float().mean() > 0.98
+        error = (depth - torch.from_numpy(true[i]).float())[hit & there]
+        assert error.abs().median() < 0.003
+
+
+def test_a_closer_look_finds_the_true_ball(ball: tuple[StereoViews, NDArray]) -> None:
+    """The field is a tenth too small; windows follow it, and find the depths of the photos."""
+    views, true = ball
+    options = LookConfig(reach=0.12, depths=17, consistency=0.02)
+    distances = bake(_Ball(0.9 * RADIUS), 64, torch.device("cpu"))
+    maps, trusted = look_closer(distances, views, OPTIONS, options, NullProgress())
+    before, after = [], []
+    for i, depth, good in zip(maps.view, maps.depth, trusted, strict=True):
+        truth = torch.from_numpy(true[i]).float()
+        assert good.sum() > 0.4 * truth.isfinite().sum()
+        before.append((traced(distances, views, i)[0] - truth)[good])
+        after.append((depth - truth)[good])
+    assert torch.cat(before).median() > 0.05
+    assert torch.cat(after).abs().median() < 0.02
+
+
+def test_closer_depths_replace_the_anchors_of_their_pixels(
+    ball: tuple[StereoViews, NDArray],
+) -> None:
+    views, true = ball
+    truth = torch.from_numpy(true[3]).float()
+    good = truth.isfinite()
+    upper = good.clone()
+    upper[HEIGHT // 2 :] = False
+    seen = (views.c2w[3, :3, 3] + (truth - 0.1)[..., None] * views.directions(3))[good]
+    old = Anchors(views.c2w[3, :3, 3].expand_as(seen), seen, 3)
+    renewed = with_closer(old, views, DepthMaps([3], [truth], [truth]), [upper])
+    assert len(renewed) == good.sum()  # one a pixel, as before
+    radius = renewed.points.norm(dim=1)
+    assert ((radius - RADIUS).abs() < 1e-3).sum() == upper.sum()
+    other = Anchors(views.c2w[3, :3, 3].expand_as(seen), seen, 2)  # another view's: all stay
+    assert len(with_closer(other, views, DepthMaps([3], [truth], [truth]), [upper])) == len(
+        other
+    ) + int(upper.sum())

@@ -5,14 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from pipeline.porf.config import StereoConfig, TrainConfig
+from pipeline.porf.closer_look import look_closer
+from pipeline.porf.config import LookConfig, StereoConfig, TrainConfig
 from pipeline.porf.stereo import StereoViews, confirmed, stereo_views, sweep
 from pipeline.porf.trainer import train
 from pipeline.progress import NullProgress
 from tests.porf.tiny_case import TINY_OPTIONS, TinyCase, write_tiny_case
 
 STEREO = StereoConfig(depths=24, max_image_side=48, min_score=0.2, min_views=1, consistency=0.05)
+
+LOOK = LookConfig(shares=(0.0, 0.5), fit_steps=2, max_image_side=48, reach=0.2, min_score=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,7 @@ def _losses(tiny: TinyCase, folder: Path, section: str, changed: dict[str, Any])
     base: dict[str, Any] = {**TINY_OPTIONS, "steps": 6, "log_every": 3, "rays": 48, "device": "cpu"}
     base["epipolar"] = {"bundle_adjust": True, "pairs_per_step": 4}
     base["stereo"] = STEREO.model_dump()
+    base["look"] = LOOK.model_dump()
     base["grid"] = {**base["grid"], "anchor_steps": 2, "foreground_samples": 0}
     base[section] = {**base[section], **changed}
     result = train(tiny.case, TrainConfig.model_validate(base), folder / "out", folder / "work")
@@ -49,6 +54,9 @@ def usual(tiny: TinyCase, tmp_path_factory: pytest.TempPathFactory) -> list[floa
         ("epipolar", {"bundle_adjust": False}),
         ("stereo", {"views": 0}),
         ("stereo", {"views": 4}),
+        ("look", {"shares": []}),
+        ("look", {"shares": [0.0]}),
+        ("look", {"fit_steps": 4}),
     ],
 )
 def test_training_feels_it(
@@ -85,6 +93,26 @@ def test_stricter_stereo_keeps_less(tiny: TinyCase, changed: dict[str, Any]) -> 
     usual = sum(int(kept.sum()) for kept in confirmed(views, maps, STEREO))
     stricter = STEREO.model_copy(update=changed)
     assert 0 <= sum(int(kept.sum()) for kept in confirmed(views, maps, stricter)) < usual
+
+
+def _look(tiny: TinyCase, changed: dict[str, Any]) -> tuple[list[Tensor], int]:
+    """Depths around a ball, and how many pixels are trusted."""
+    options = LOOK.model_copy(update=changed)
+    axis = torch.linspace(-1, 1, 24)
+    ball = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0) - 0.5
+    maps, trusted = look_closer(ball[None, None], _views(tiny), STEREO, options, NullProgress())
+    return maps.depth, sum(int(pixels.sum()) for pixels in trusted)
+
+
+@pytest.mark.parametrize("changed", [{"reach": 0.1}, {"depths": 15}])
+def test_the_look_feels_it(tiny: TinyCase, changed: dict[str, Any]) -> None:
+    usual, other = _look(tiny, {})[0], _look(tiny, changed)[0]
+    assert any(not torch.equal(a, b) for a, b in zip(usual, other, strict=True))
+
+
+@pytest.mark.parametrize("changed", [{"min_score": 0.9}, {"min_views": 2}, {"consistency": 1e-4}])
+def test_a_stricter_look_keeps_less(tiny: TinyCase, changed: dict[str, Any]) -> None:
+    assert 0 <= _look(tiny, changed)[1] < _look(tiny, {})[1]
 
 
 def test_an_even_window_is_refused() -> None:

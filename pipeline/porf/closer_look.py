@@ -1,0 +1,168 @@
+"""Depths measured again, closely around the surface as it is by now.
+
+The first plane sweep compares square windows as if the surface faced the camera, over all depths,
+in small images. Once there is a surface, windows can follow it: every pixel moves along its own ray
+around its own depth. Then large windows are as sharp as small ones, so the faint shading of a
+surface without texture tells its depth too, and few depths in larger images suffice.
+
+Source: the idea of refining depth by windows that follow the surface is Furukawa and Ponce's
+"Accurate, dense, and robust multi-view stereopsis" (TPAMI 2010), section 3; here for all pixels of
+a view at once.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.porf.anchors import Anchors
+from pipeline.porf.config import LookConfig, StereoConfig
+from pipeline.porf.interruption import Interruption
+from pipeline.porf.rays import RayBatch, unit_sphere_interval
+from pipeline.porf.stereo import (
+    DepthMaps,
+    StereoViews,
+    between_steps,
+    confirmed,
+    correlations,
+    neighbours,
+    spread_views,
+)
+from pipeline.progress import Progress
+
+_CHUNK = 16_384
+_TRACE_STEPS = 40
+_STEP_SHARE = 0.9  # of the distance: a trained field is not exactly one
+_ON_SURFACE = 0.01
+
+
+class Surface(Protocol):
+    """What has signed distances."""
+
+    def sdf(self, x: Tensor) -> Tensor:
+        """(N,) at x (N, 3), normalised frame."""
+        ...
+
+
+@torch.no_grad()
+def look_closer(
+    distances: Tensor,
+    views: StereoViews,
+    stereo: StereoConfig,
+    options: LookConfig,
+    progress: Progress,
+    interruption: Interruption | None = None,
+) -> tuple[DepthMaps, list[Tensor]]:
+    """Depth maps near a surface, and where they are to be trusted (H, W) bool.
+
+    Args:
+        distances: (1, 1, N, N, N) signed distances of the surface, as `bake` makes them.
+        stereo: says which views, which neighbours and which windows.
+    """
+    others = neighbours(views.c2w, stereo.neighbours)
+    reference = [i for i in spread_views(views.c2w, stereo.views) if others[i]]
+    depths, scores = [], []
+    for done, i in enumerate(reference):
+        depth, hit = traced(distances, views, i)
+        best, score = _around(views, i, others[i], depth, hit, stereo.window, options)
+        depths.append(best)
+        scores.append(score)
+        progress.advance("closer look", done + 1, len(reference))
+        if interruption is not None:
+            interruption.check()
+    maps = DepthMaps(reference, depths, scores)
+    trusted = confirmed(views, maps, options)
+    return maps, trusted
+
+
+@torch.no_grad()
+def bake(field: Surface, size: int, device: torch.device) -> Tensor:
+    """(1, 1, N, N, N) signed distances on a grid over [-1, 1]³, indexed x, y, z."""
+    axis = torch.linspace(-1, 1, size, device=device)
+    baked = torch.empty(1, 1, size, size, size, device=device)
+    for index in range(size):
+        slab = torch.stack(torch.meshgrid(axis[index : index + 1], axis, axis, indexing="ij"), -1)
+        values = [field.sdf(points) for points in slab.reshape(-1, 3).split(_CHUNK)]
+        baked[0, 0, index] = torch.cat(values).view(size, size)
+    return baked
+
+
+def traced(distances: Tensor, views: StereoViews, i: int) -> tuple[Tensor, Tensor]:
+    """Depths (H, W) along view i's unit rays of the first surface, and whether one was met."""
+    directions = views.directions(i)
+    rays = directions.reshape(-1, 3)
+    centre = views.c2w[i, :3, 3]
+    near, far, hit = unit_sphere_interval(RayBatch(centre.expand_as(rays), rays))
+    depth, far = near[:, 0], far[:, 0]
+
+    def distance(depth: Tensor) -> Tensor:
+        points = centre + rays * depth[:, None]
+        return F.grid_sample(distances, points.flip(-1)[None, None, None], align_corners=True).view(
+            -1
+        )
+
+    for _ in range(_TRACE_STEPS):
+        depth = torch.minimum(depth + _STEP_SHARE * distance(depth), far)
+    hit = hit & (distance(depth).abs() < _ON_SURFACE) & (depth < far)
+    return depth.view(directions.shape[:2]), hit.view(directions.shape[:2])
+
+
+def _around(
+    views: StereoViews,
+    i: int,
+    others: list[int],
+    depth: Tensor,
+    hit: Tensor,
+    window: int,
+    options: LookConfig,
+) -> tuple[Tensor, Tensor]:
+    """Best depth (H, W) within the reach and its score, -1 where there is none."""
+    best, scores = depth.clone(), torch.full_like(depth, -1.0)
+    if not hit.any():
+        return best, scores
+    part = _bounds(hit)
+    count, reach = options.depths, options.reach
+    offsets = torch.linspace(-reach, reach, count, device=depth.device)
+    start = depth[part]
+    inverse = 1 / (start + offsets[:, None, None]).clamp(min=1e-3)
+    volume = correlations(views, i, others, inverse, window, part)
+    index = volume.max(dim=0).indices
+    score = volume.gather(0, index[None])[0]
+    offset = 2 * reach * between_steps(volume, index) / (count - 1) - reach
+    good = ((index > 0) & (index < count - 1)).view_as(start) & hit[part]
+    best[part] = start + offset.view_as(start)
+    scores[part] = torch.where(good, score.view_as(start), -1.0)
+    return best, scores
+
+
+def _bounds(pixels: Tensor) -> tuple[slice, slice]:
+    """Rows and columns that hold all pixels (H, W) bool."""
+    rows, columns = pixels.any(1).nonzero()[:, 0], pixels.any(0).nonzero()[:, 0]
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def with_closer(
+    anchors: Anchors, views: StereoViews, maps: DepthMaps, trusted: list[Tensor]
+) -> Anchors:
+    """Anchors of the closer depths, and those of the old ones whose pixels have none."""
+    keep = torch.ones(len(anchors), dtype=torch.bool, device=anchors.lines.device)
+    found = []
+    for i, points, good in zip(maps.view, maps.points(views), trusted, strict=True):
+        seen = points[good]
+        found.append(Anchors(views.c2w[i, :3, 3].expand_as(seen), seen, i).lines)
+        mine = (anchors.view == i).nonzero()[:, 0]
+        keep[mine] = ~_covered(anchors.points[mine], views, i, good)
+    return Anchors.of_lines(torch.cat([anchors.lines[keep], *found]))
+
+
+def _covered(points: Tensor, views: StereoViews, i: int, pixels: Tensor) -> Tensor:
+    """(P,) bool: points (P, 3) that view i sees in one of the pixels (H, W) bool."""
+    height, width = pixels.shape
+    homogeneous = (points @ views.w2c[i, :3, :3].T + views.w2c[i, :3, 3]) @ views.K[i].T
+    x, y = (homogeneous[:, k] / homogeneous[:, 2].clamp(min=1e-6) for k in range(2))
+    inside = (
+        (homogeneous[:, 2] > 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    )
+    column, row = x.round().long().clamp(0, width - 1), y.round().long().clamp(0, height - 1)
+    return inside & pixels[row, column]
