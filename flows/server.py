@@ -39,6 +39,10 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
 }
+_UNUSED = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
+_UNUSED += ("CLEANUP_RECONCILER", "CANCELLATION_CLEANUP")
+"""Services for deployments, workers and automations, which a local server has none of; each asks
+the database every few seconds, and half of an idle server's processor time is theirs."""
 
 
 def home() -> Path:
@@ -255,6 +259,7 @@ def _server_environment(folder: Path, port: int) -> dict[str, str]:
     environment = {
         **os.environ,
         **_QUIET,
+        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNUSED},
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",

@@ -45,7 +45,7 @@ class Porf:
 
     def __call__(self, *words: str | Path, **env: str) -> Finished:
         process = self.start(*words, **env)
-        text, _ = process.communicate(timeout=600)
+        text, _ = process.communicate(timeout=1800)
         return Finished(process.returncode, text)
 
     def run(self, case: "SmallCase", *words: str, **env: str) -> Finished:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from tests.flows.test_batch import processes_naming
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SHORT = ["--to", "matches", "--set", "sfm.threads=1"]
 WHOLE = ["--set", "sfm.threads=1"]
-VICTIMS = ("command", "stage", "server")
+VICTIMS = {"command": 2, "stage": 2, "server": 1}
+"""How often each is drawn; a server takes as long to start as some stages to compute."""
 KILLS_A_SEED = 10
 
 
@@ -142,66 +144,81 @@ def test_a_server_that_dies_is_started_again_under_the_run(
     assert states(tmp_path / "home") == {"COMPLETED"}
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run of all stages that nothing happened to, and the home whose server it used.
+
+    Attributes:
+        porf: commands with that home.
+        expected: contents by stage.
+        duration_s: how long it took, the start of its server included.
+    """
+
+    porf: Porf
+    home: Path
+    expected: dict[str, str]
+    duration_s: float
+
+
 @pytest.fixture(scope="module")
 def whole(
-    porf: Porf, photos_and_truth: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, str], float, Path]:
-    """Contents and seconds of an undisturbed run of all stages, and a home with its own server."""
+    photos_and_truth: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Undisturbed]:
+    """One such run; the server stays up until all tests that use it have ended."""
     folder = tmp_path_factory.mktemp("whole")
-    began = time.monotonic()
-    words = command(photos_and_truth / "photos", folder / "out", WHOLE)
-    finished = porf(*words, **ONE_THREAD, PORF_HOME=str(folder / "home"))
-    assert finished.code == 0, finished.text
-    return contents(folder / "out"), time.monotonic() - began, folder / "home"
+    home = folder / "home"
+    env = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_HOME")}
+    porf = Porf({**env, **ONE_THREAD, "PORF_HOME": str(home), "NO_COLOR": "1"}, "")
+    (home / "prefect").mkdir(parents=True)
+    with (home / "prefect" / "server.users").open("a") as in_use:
+        fcntl.flock(in_use, fcntl.LOCK_SH)  # as another run would
+        began = time.monotonic()
+        finished = porf(*command(photos_and_truth / "photos", folder / "out", WHOLE))
+        assert finished.code == 0, finished.text
+        yield Undisturbed(porf, home, contents(folder / "out"), time.monotonic() - began)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_fifty_kills(
-    porf: Porf,
-    photos_and_truth: Path,
-    whole: tuple[dict[str, str], float, Path],
-    tmp_path: Path,
-    seed: int,
-) -> None:
+def test_fifty_kills(photos_and_truth: Path, whole: Undisturbed, tmp_path: Path, seed: int) -> None:
     """Ten for each seed: of the command, of stages and of the server, at moments drawn at random.
 
     The same command is typed until the run is finished; a run outlives several kills.
     """
-    expected, duration_s, home = whole
     out, drawn, killed = tmp_path / "out", random.Random(seed), 0
-    in_use = (home / "prefect" / "server.users").open("a")
-    fcntl.flock(in_use, fcntl.LOCK_SH)  # as another run would: the server outlives each command
-    own = {**ONE_THREAD, "PORF_HOME": str(home)}
     words = command(photos_and_truth / "photos", out, WHOLE)
-    process, before = porf.start(*words, **own), made(out)
+    process, before = whole.porf.start(*words), made(out)
     while killed < KILLS_A_SEED:
-        kind = drawn.choice(VICTIMS)
-        hit = kill_at(kind, process, out, home, drawn.uniform(0, 0.15) * duration_s)
+        kind = drawn.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+        after_s = drawn.uniform(0, 0.1) * whole.duration_s
+        hit = kill_at(kind, process, out, whole.home, after_s)
         killed += hit
         if hit:
-            print(f"seed {seed}: {kind} killed; made until then: {so_far(out)}")
+            told = f"seed {seed}, kill {killed}: {kind}; made until then: {so_far(out)}"
+            print(f"{time.strftime('%H:%M:%S')} {told}", flush=True)
         if hit and kind != "command":
             continue  # the command goes on by itself: stages and servers are started again
-        text, _ = process.communicate(timeout=1200)
+        text, _ = process.communicate(timeout=1800)
         assert "Traceback" not in text, (kind, text)
         if process.returncode == 0:
-            assert contents(out) == expected
+            assert contents(out) == whole.expected
             clean(out)
+            print(f"{time.strftime('%H:%M:%S')} seed {seed}: finished, byte-identical", flush=True)
             shutil.rmtree(out)
             before = {}
         assert before.items() <= made(out).items(), "what was made was made again"
         before = made(out)
-        process = porf.start(*words, **own)
-    text, _ = process.communicate(timeout=1200)
-    if process.returncode:  # of the command, or of one stage or server too often
-        finished = porf(*words, **own)
+        process = whole.porf.start(*words)
+    text, _ = process.communicate(timeout=1800)
+    assert "Traceback" not in text
+    if process.returncode:  # the last kill was of the command, or of a stage or server too often
+        finished = whole.porf(*words)
         assert finished.code == 0, finished.text
-    in_use.close()
-    assert contents(out) == expected
+    assert contents(out) == whole.expected
     assert before.items() <= made(out).items(), "what was made was made again"
     clean(out)
-    until(lambda: states(home).isdisjoint({"RUNNING", "PENDING"}), 120)
+    until(lambda: states(whole.home).isdisjoint({"RUNNING", "PENDING"}), 120)
+    print(f"{time.strftime('%H:%M:%S')} seed {seed}: finished, byte-identical", flush=True)
 
 
 def made(out: Path) -> dict[str, str]:
@@ -269,6 +286,25 @@ def test_a_disk_that_fills_up_and_is_made_larger(
     remount(disk, "size=50m")
     finished = porf(*words, **ONE_THREAD)
     assert finished.code == 0, finished.text
+    clean(disk / "out")
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_when_a_stage_begins(
+    porf: Porf, photos_and_truth: Path, disk: Path
+) -> None:
+    """Every stage in turn finds hardly any room, then enough."""
+    for stage in STAGES:
+        words = command(photos_and_truth / "photos", disk / "out", [*WHOLE, "--to", stage])
+        remount(disk, f"size={shutil.disk_usage(disk).used // 1024 + 16}k")
+        finished = porf(*words, **ONE_THREAD)
+        assert finished.code == 2, (stage, finished.text)
+        assert "disk" in finished.text
+        assert "Traceback" not in finished.text
+        assert list((disk / "out" / ".porf").glob("store/*/.*")) == []
+        remount(disk, "size=100m")
+        finished = porf(*words, **ONE_THREAD)
+        assert finished.code == 0, (stage, finished.text)
     clean(disk / "out")
 
 
