@@ -82,6 +82,14 @@ def worker(
     name: Annotated[str | None, typer.Option(help="Name on Prefect's pages.")] = None,
     nice: Annotated[int, typer.Option(help="Give way to other programs.", min=0, max=19)] = 0,
     once: Annotated[bool, typer.Option("--once", help="Work off what is due, then end.")] = False,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Answer at http://127.0.0.1:PORT/health: 503 once the server is not heard.",
+            min=1,
+            max=65535,
+        ),
+    ] = None,
 ) -> None:
     """Work off submitted runs in the foreground until Ctrl-C.
 
@@ -97,7 +105,12 @@ def worker(
     os.nice(nice)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     words += ["--type", "process", "--limit", str(runs), "--name", name or _worker_name(gpu)]
-    os.execv(sys.executable, [*words, "--run-once"] if once else words)
+    words += ["--run-once"] if once else []
+    if health_port:
+        os.environ["PREFECT_WORKER_WEBSERVER_HOST"] = "127.0.0.1"
+        os.environ["PREFECT_WORKER_WEBSERVER_PORT"] = str(health_port)
+        words.append("--with-healthcheck")
+    os.execv(sys.executable, words)
 
 
 def deploy(

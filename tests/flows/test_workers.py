@@ -254,8 +254,12 @@ def test_a_killed_worker_loses_no_result(
         assert service("deploy").code == 0
         short = [*SHORT, "-o", out]
         run = run_id(service("submit", photos, *short, **ONE_THREAD).text)
-        worker = service.start("worker", "--limit", "1", **ONE_THREAD)
+        health = free_port()
+        words = ("worker", "--limit", "1", "--health-port", str(health))
+        worker = service.start(*words, **ONE_THREAD)
         until(lambda: made(out) and pids("stages.process", str(out)), 900)
+        answer = httpx.get(f"http://127.0.0.1:{health}/health", timeout=60)
+        assert answer.status_code == 200
         below = psutil.Process(worker.pid).children(recursive=True)
         for process in [psutil.Process(worker.pid), *(below if power_cut else [])]:
             process.kill()
