@@ -54,6 +54,7 @@ _VIEW_FACTS = {
     "psnr_db": ("PSNR", " dB"),
     "ssim": ("SSIM", ""),
     "rotation_refined_deg": ("rotation error", "°"),
+    "silhouette_iou": ("silhouette IoU", ""),
 }
 
 

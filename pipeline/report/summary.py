@@ -33,7 +33,7 @@ def _photos(data: ReportData) -> KeyFigure | None:
 
 
 def _measured(data: ReportData) -> list[KeyFigure]:
-    """What ground truth says, where it was given."""
+    """What ground truth says, where it was given; else of the surface what masks say."""
     found = []
     values = {m["name"]: m["value"] for m in data.metrics.get("metrics", [])}
     rotation, before = values.get("rotation_mean_refined"), values.get("rotation_mean_sfm")
@@ -46,6 +46,10 @@ def _measured(data: ReportData) -> list[KeyFigure]:
     if chamfer is not None:
         note = "of the object's radius, against the true surface"
         found.append(KeyFigure("Surface error (Chamfer)", number(float(chamfer)), "%", note))
+    elif values.get("silhouette_iou") is not None:
+        iou, worst = (number(float(values[f"silhouette_iou{end}"])) for end in ("", "_worst"))
+        note = f"mesh against masks, in common of both; {worst}% at worst"
+        found.append(KeyFigure("Silhouettes", iou, "%", note))
     f_score = values.get("f_score")
     if f_score is not None:
         found.append(KeyFigure("Surface F-score", number(float(f_score)), "%"))

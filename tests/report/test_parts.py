@@ -6,8 +6,10 @@ import trimesh
 from PIL import Image
 
 from pipeline.report.charts import bars_per_view, match_matrix, training_charts
+from pipeline.report.data import ReportData
 from pipeline.report.pictures import Tile, contact_sheet, on_background, thumbnail, webp_uri
 from pipeline.report.shade import Studio
+from pipeline.report.summary import headline
 from pipeline.report.words import duration, memory, number, percent, plain_name, told, unit
 from pipeline.surface.decimate import DisplayMesh
 
@@ -42,6 +44,17 @@ def test_words():
     assert [memory(mb) for mb in (0, 350, 2100)] == ["–", "350 MB", "2.1 GB"]
     assert [percent(f) for f in (0, 0.003, 0.12)] == ["0%", "0.3%", "12%"]
     assert [unit(u) for u in ("deg", "unknown", None, "mm")] == ["°", "scene units", "", "mm"]
+
+
+def test_masks_speak_for_the_surface_where_there_is_no_truth():
+    rows = [("silhouette_iou", 97.31), ("silhouette_iou_worst", 94.2), ("f_score", None)]
+    metrics = {"metrics": [{"name": name, "value": value} for name, value in rows]}
+    (figure,) = headline(ReportData("t", metrics=metrics))
+    assert (figure.label, figure.value, figure.unit) == ("Silhouettes", "97.3", "%")
+    assert "94.2% at worst" in figure.note
+    metrics["metrics"].append({"name": "chamfer_of_radius", "value": 0.4})
+    (figure,) = headline(ReportData("t", metrics=metrics))
+    assert figure.label.startswith("Surface error")
 
 
 def test_charts_follow_the_page_and_stand_alone():
