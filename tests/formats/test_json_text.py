@@ -16,5 +16,5 @@ def test_plain_json_is_read() -> None:
     ids=["cut off", "no text", "deep list", "deep object", "beyond any float"],
 )
 def test_what_is_no_usable_json_is_a_value_error(content: bytes) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError):  # whatever the JSON module says
         parse_json(content)
