@@ -1,6 +1,7 @@
 """What pose refinement reaches from different starts, beside classical bundle adjustment.
 
     python benchmarks/accuracy.py DATA RUNS OUT [--demo DEMO] [--seeds 0 1 2] [--joint CASE …]
+        [--document]
 
 DATA holds the sets with `cameras.npz` (the truth), RUNS the finished runs of `real_sets.py`, DEMO
 a finished `porf demo`. Every case is the run's own photos and verified matches with other starting
@@ -10,7 +11,8 @@ that are there already are not computed again.
 Starts: `sfm` the run's own cameras; `default K` COLMAP's default mapping on the run's features
 (principal point at the centre); `true K` the same poses with the true intrinsics, the setting of
 the paper; `disturbed` true poses turned by 0.5° and moved by 1%; `drift` true poses with a smooth
-error of 0.75° and 1% along the sequence, like a phone's track.
+error of 0.75° and 1% along the sequence, like a phone's track; `truth` the true cameras.
+Cases after --joint are trained by the whole stage, too.
 """
 
 import argparse
@@ -18,230 +20,55 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pycolmap
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.plain_colmap import default_model
-from flows.case_folder import CaseFolder
-from pipeline.formats.case import Case, load_case
-from pipeline.formats.idr import IdrCameras, to_world
-from pipeline.formats.matches import ViewMatches
-from pipeline.formats.views import load_views, registered_names
-from pipeline.geometry.pixels import colmap_to_idr_K, colmap_to_idr_px
-from pipeline.geometry.rotations import rotation_angles_deg
-from pipeline.geometry.similarity import umeyama
-from pipeline.metrics.truth import assign_truth, load_ground_truth_cameras
+from benchmarks.starts import Source, Start, open_source, rotation_error_deg, starts
+from benchmarks.tables import markdown, put
+from pipeline.formats.case import Case
+from pipeline.formats.idr import to_world
+from pipeline.metrics.config import EvaluateConfig
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.first_cameras import find_first_cameras
 from pipeline.porf.gate import Gate, with_heldout_marks
 from pipeline.porf.trainer import train
 from pipeline.progress import NullProgress
-from pipeline.sfm.colmap import c2w_of, quiet
-from pipeline.sfm.twoview import TwoViewTable, read_two_views
-from pipeline.sfm.undistortion import undistort_points_px
+from pipeline.sfm.colmap import quiet
+from pipeline.surface.config import MeshConfig
+from stages.base import StageContext
+from stages.registry import STAGES
 
 Row = dict[str, Any]
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+INTRODUCTION = """## Wrong cameras, refined
+
+Made by `python benchmarks/accuracy.py DATA RUNS OUT`: known cameras are made wrong, or COLMAP's
+defaults are taken, and refined from the run's own matches. Mean rotation error after a similarity
+on the centres; a range is over the seeds. *Truth* starts at the true cameras: what the matches
+make of them tells how well truth and photos agree. *Kept*: the gate found no better cameras than
+those that came. Processor seconds are of a busy machine."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A finished run with its truth.
-
-    Attributes:
-        sfm: artifact of stage `sfm`.
-        case: the run's own case.
-        names: photo of each view.
-        true_c2w: (V, 4, 4), the truth's frame.
-        true_K: (V, 3, 3).
-        photos: the photos' folder.
-    """
-
-    sfm: Path
-    photos: Path
-    case: Case
-    names: list[str]
-    true_c2w: NDArray
-    true_K: NDArray
-
-
-@dataclass(frozen=True)
-class Start:
-    """A case to refine.
-
-    Attributes:
-        ba: runs classical bundle adjustment from the same start.
-        calibrate: whether the intrinsics are refined as well.
-    """
-
-    case: Case
-    true_c2w: NDArray
-    ba: Callable[[], NDArray] | None = None
-    calibrate: bool = False
-
-
-def open_source(run: Path, truth: Path) -> Source:
-    """Read a finished run and the truth of its photos."""
-    folder = CaseFolder(run)
-    keys = folder.load_record().keys
-    artifact = {name: folder.store.artifact(name, keys[name]) for name in keys}
-    names = registered_names(load_views(artifact["scene"] / "views.json"))
-    true = load_ground_truth_cameras(truth)
-    every = [view.name for view in load_views(artifact["scene"] / "views.json")]
-    order = assign_truth(true, every, names).truths
-    case = load_case(artifact["scene"], artifact["matches"])
-    photos = artifact["ingest"] / "images"
-    return Source(
-        artifact["sfm"], photos, case, names, true.cameras.c2w[order], true.cameras.K[order]
-    )
-
-
-def rotation_error_deg(c2w: NDArray, truth: NDArray) -> float:
-    """Mean rotation error after a similarity on the centres (Umeyama)."""
-    aligned = umeyama(c2w[:, :3, 3], truth[:, :3, 3]).apply_c2w(c2w)
-    return float(rotation_angles_deg(aligned[:, :3, :3], truth[:, :3, :3]).mean())
-
-
-def started_from(source: Source, c2w_true_frame: NDArray) -> Start:
-    """The run's case with poses that are given in the truth's frame."""
-    own = source.case.cameras
-    back = umeyama(source.true_c2w[:, :3, 3], own.c2w[:, :3, 3])
-    cameras = replace(own, c2w=back.apply_c2w(c2w_true_frame))
-    return Start(replace(source.case, cameras=cameras), source.true_c2w)
-
-
-def disturbed(source: Source, seed: int) -> Start:
-    """True poses turned by 0.5° and moved by 1% of the distance, each on its own."""
-    rng = np.random.default_rng(seed)
-    count = len(source.true_c2w)
-    axes = rng.normal(size=(count, 3))
-    axes *= np.deg2rad(0.5) / np.linalg.norm(axes, axis=1, keepdims=True)
-    return started_from(source, _moved(source.true_c2w, axes, rng.normal(size=(count, 3))))
-
-
-def drift(source: Source, seed: int) -> Start:
-    """True poses with a smooth error along the sequence: 0.75° and 1% in the mean."""
-    rng = np.random.default_rng(seed)
-    along = np.linspace(0, 2 * np.pi, len(source.true_c2w), endpoint=False)
-    waves = np.stack([f(k * along) for k in (1, 2) for f in (np.sin, np.cos)], axis=1)
-    turn, move = (waves @ rng.normal(size=(4, 3)) for _ in range(2))
-    turn *= np.deg2rad(0.75) / np.linalg.norm(turn, axis=1).mean()
-    return started_from(source, _moved(source.true_c2w, turn, move))
-
-
-def _moved(c2w: NDArray, turn: NDArray, move: NDArray) -> NDArray:
-    moved = c2w.copy()
-    middle = c2w[:, :3, 3].mean(axis=0)
-    distance = np.linalg.norm(c2w[:, :3, 3] - middle, axis=1).mean()
-    moved[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix() @ c2w[:, :3, :3]
-    moved[:, :3, 3] += move * 0.01 * distance / np.linalg.norm(move, axis=1).mean()
-    return moved
-
-
-def colmap_default(source: Source, true_K: bool, folder: Path) -> Start:
-    """COLMAP's default mapping on the run's features, with its own or the true intrinsics."""
-    model = pycolmap.Reconstruction(str(default_model(source.sfm, source.photos, folder)))
-    by_name = {image.name: image for image in model.images.values() if image.has_pose}
-    chosen = [i for i, name in enumerate(source.names) if _file(source, name) in by_name]
-    images = [by_name[_file(source, source.names[i])] for i in chosen]
-    c2w = np.stack([c2w_of(image) for image in images])
-    K = source.true_K[chosen] if true_K else np.stack([_ideal_K(image) for image in images])
-    table = read_two_views(source.sfm / "database.db")
-    matches = _matches(table, images, None if true_K else K)
-    truth = source.true_c2w[chosen]
-    own = source.case.cameras
-    into_world = umeyama(c2w[:, :3, 3], own.c2w[chosen][:, :3, 3])
-    cameras = IdrCameras(K, into_world.apply_c2w(c2w), own.scale_mat)
-    paths = [source.case.image_paths[i] for i in chosen]
-    case = replace(source.case, cameras=cameras, matches=matches, image_paths=paths)
-
-    def adjusted() -> NDArray:
-        return _bundle_adjusted(model, images, K if true_K else None)
-
-    return Start(case, truth, adjusted, calibrate=not true_K)
-
-
-def _file(source: Source, name: str) -> str:
-    return next(p.name for p in source.photos.iterdir() if p.stem == Path(name).stem)
-
-
-def _ideal_K(image: pycolmap.Image) -> NDArray:
-    return colmap_to_idr_K(np.asarray(image.camera.calibration_matrix()))
-
-
-def _matches(
-    table: TwoViewTable, images: list[pycolmap.Image], K: NDArray | None
-) -> list[ViewMatches]:
-    """Verified matches in the pixels of K, or in the photos' own where there is no distortion."""
-    index = {image.image_id: i for i, image in enumerate(images)}
-    xy = {}
-    for image in images:
-        raw = table.keypoints_px[image.image_id]
-        ideal = None if K is None else K[index[image.image_id]]
-        xy[image.image_id] = (
-            colmap_to_idr_px(raw)
-            if ideal is None
-            else undistort_points_px(image.camera, ideal, raw)
-        )
-    views = [ViewMatches([], [], []) for _ in images]
-    for pair in table.pairs:
-        if pair.image1 in index and pair.image2 in index and len(pair.features) >= 15:
-            first, second = (
-                xy[pair.image1][pair.features[:, 0]],
-                xy[pair.image2][pair.features[:, 1]],
-            )
-            for a, b, i, j in (
-                (first, second, index[pair.image1], index[pair.image2]),
-                (second, first, index[pair.image2], index[pair.image1]),
-            ):
-                views[i].sources.append(j)
-                views[i].matches_px.append(np.concatenate([a, b], axis=1).astype(np.float32))
-                views[i].heldout.append(np.zeros(len(a), dtype=bool))
-    return views
-
-
-def _bundle_adjusted(
-    model: pycolmap.Reconstruction, images: list[pycolmap.Image], K: NDArray | None
-) -> NDArray:
-    """Poses (V, 4, 4) after COLMAP's bundle adjustment of all points; K fixes the intrinsics."""
-    adjusted = pycolmap.Reconstruction(model)
-    options = pycolmap.BundleAdjustmentOptions()
-    options.refine_principal_point = K is None
-    if K is not None:
-        options.refine_focal_length = options.refine_extra_params = False
-        for camera in adjusted.cameras.values():
-            camera.model = pycolmap.CameraModelId.PINHOLE
-            camera.params = [K[0, 0, 0], K[0, 1, 1], K[0, 0, 2] + 0.5, K[0, 1, 2] + 0.5]
-    pycolmap.bundle_adjustment(adjusted, options)
-    return np.stack([c2w_of(adjusted.image(image.image_id)) for image in images])
-
-
-def measure(start: Start, seed: int, joint: bool, out: Path) -> Row:
-    """Rotation errors of one start: as it is, by matches, by joint training, classically."""
+def by_matches(start: Start, seed: int) -> Row:
+    """Rotation errors of one start: as it is, by matches, by classical bundle adjustment."""
     case, truth = start.case, start.true_c2w
-    config = TrainConfig.model_validate({"epipolar": {"calibrate": start.calibrate}})
+    options = _config(start).epipolar
     matches = with_heldout_marks(case.matches, seed)
     c2w, K = torch.from_numpy(case.cameras.c2w_normalised), torch.from_numpy(case.cameras.K)
     table = MatchTable.from_matches(
         matches,
         both_directions=False,
-        max_matches_per_pair=config.epipolar.max_matches_per_pair,
+        max_matches_per_pair=options.max_matches_per_pair,
         generator=torch.Generator().manual_seed(seed),
     )
     began = time.process_time()
-    first, judged = find_first_cameras(
-        Gate(matches, K, c2w), table, config.epipolar, NullProgress()
-    )
+    first, judged = find_first_cameras(Gate(matches, K, c2w), table, options, NullProgress())
     row: Row = {
         "views": len(truth),
         "start_deg": rotation_error_deg(case.cameras.c2w, truth),
@@ -253,52 +80,84 @@ def measure(start: Start, seed: int, joint: bool, out: Path) -> Row:
     }
     if start.ba is not None:
         row["ba_deg"] = rotation_error_deg(start.ba(), truth)
-    if joint:
-        began = time.process_time()
-        with tempfile.TemporaryDirectory() as work:
-            result = train(case, config, out, Path(work), seed)
-        row["joint_deg"] = rotation_error_deg(result.cameras.c2w, truth)
-        row["joint_accepted"] = result.accepted
-        row["joint_cpu_s"] = time.process_time() - began
     return row
+
+
+def trained(source: Source, start: Start, seed: int, out: Path) -> Row:
+    """Rotation error after the whole `train` stage, and the surface's where the truth is known."""
+    began = time.process_time(), time.monotonic()
+    with tempfile.TemporaryDirectory() as work:
+        result = train(start.case, _config(start), out / "train", Path(work), seed)
+    return {
+        "joint_cpu_s": time.process_time() - began[0],
+        "joint_wall_s": time.monotonic() - began[1],
+        "joint_deg": rotation_error_deg(result.cameras.c2w, start.true_c2w),
+        "joint_accepted": result.accepted,
+        "joint_heldout_px": {c.name: c.error_px for c in result.candidates},
+        **_surface(source, seed, out),
+    }
+
+
+def _surface(source: Source, seed: int, out: Path) -> Row:
+    """Chamfer and F of the trained surface, where there is a true mesh."""
+    mesh = source.truth.parent / "mesh_gt.ply"
+    if not mesh.exists():
+        return {}
+    truth = {"ground_truth": source.truth, "ground_truth_mesh": mesh}
+    inputs = {**source.artifacts, "train": out / "train"}
+    for name, options in (("mesh", MeshConfig()), ("evaluate", EvaluateConfig())):
+        folder, work = out / name, out / f"work_{name}"
+        for needed in (folder, work):
+            needed.mkdir(parents=True, exist_ok=True)
+        STAGES[name].run(StageContext(inputs, truth, options, folder, work, seed))
+        inputs[name] = folder
+    metrics = json.loads((out / "evaluate" / "metrics.json").read_text())["metrics"]
+    value = {metric["name"]: metric["value"] for metric in metrics}
+    return {"chamfer": value["chamfer_of_radius"], "f_score": value["f_score"]}
+
+
+def _config(start: Start) -> TrainConfig:
+    return TrainConfig.model_validate({"epipolar": {"calibrate": start.calibrate}})
 
 
 def _world_error(c2w: torch.Tensor, case: Case, truth: NDArray) -> float:
     return rotation_error_deg(to_world(c2w.double().numpy(), case.cameras.scale_mat), truth)
 
 
-def starts(source: Source, name: str, folder: Path) -> dict[str, Callable[[int], Start]]:
-    """The starts that make sense for a set, by name."""
-    found: dict[str, Callable[[int], Start]] = {
-        "sfm": lambda _: Start(source.case, source.true_c2w),
-        "disturbed": lambda seed: disturbed(source, seed),
-        "drift": lambda seed: drift(source, seed),
-    }
-    if (
-        name == "dtu65"
-    ):  # its photos have no distortion, so the true intrinsics fit them as they are
-        found["default K"] = lambda _: colmap_default(source, False, folder)
-        found["true K"] = lambda _: colmap_default(source, True, folder)
-    return found
+COLUMNS: dict[str, tuple[str, str]] = {
+    "start": ("start_deg", "{:.3f}°"),
+    "by matches": ("matches_deg", "{:.3f}°"),
+    "trained": ("joint_deg", "{:.3f}°"),
+    "COLMAP's bundle adjustment": ("ba_deg", "{:.3f}°"),
+    "Chamfer": ("chamfer", "{:.2f}%"),
+    "matches, CPU s": ("matches_cpu_s", "{:.0f}"),
+    "training, CPU s": ("joint_cpu_s", "{:.0f}"),
+}
 
 
-def markdown(rows: dict[str, Row]) -> str:
-    """The table, one line a case with the worst seed's figures."""
-    head = ["case", "views", "start", "matches", "joint", "bundle adjustment", "CPU-s matches"]
+def report(rows: dict[str, Row]) -> str:
+    """The table, one line a case with the least and greatest figure over the seeds."""
     cases: dict[str, list[Row]] = {}
     for key, row in rows.items():
         cases.setdefault(key.rsplit(" @", 1)[0], []).append(row)
-    lines = [head, ["---"] * len(head)]
+    lines = [["case", "seeds", "views", *COLUMNS, "held-out px, before → after"]]
     for case, found in cases.items():
-        cells = [_worst(found, key) for key in ("start_deg", "matches_deg", "joint_deg", "ba_deg")]
-        seconds = max(row["matches_cpu_s"] for row in found)
-        lines.append([f"{case} ({len(found)})", str(found[0]["views"]), *cells, f"{seconds:.1f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+        cells = [_range(found, *column) for column in COLUMNS.values()]
+        lines.append([case, str(len(found)), str(found[0]["views"]), *cells, _heldout(found)])
+    return markdown(lines)
 
 
-def _worst(rows: list[Row], key: str) -> str:
+def _range(rows: list[Row], key: str, form: str) -> str:
     values = [row[key] for row in rows if key in row]
-    return f"{max(values):.3f}°" if values else "–"
+    ends = sorted({form.format(value) for value in (min(values), max(values))}) if values else ["–"]
+    return "–".join(ends)
+
+
+def _heldout(rows: list[Row]) -> str:
+    """Of the first seed: the cameras that came, and the last that were judged."""
+    errors = list((rows[0].get("joint_heldout_px") or rows[0]["heldout_px"]).values())
+    kept = rows[0].get("joint_accepted", rows[0]["matches_accepted"]) == "input"
+    return f"{errors[0]:.4f} → {errors[-1]:.4f}" + (", kept" if kept else "")
 
 
 def main() -> None:
@@ -311,6 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--joint", nargs="*", default=[], help="cases that are trained, e.g. 'dtu65 sfm'"
     )
+    parser.add_argument("--document", action="store_true", help="write docs/results.md too")
     arguments = parser.parse_args()
     quiet()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -321,15 +181,18 @@ def main() -> None:
         for start, make in starts(source, name, arguments.out / f"colmap_{name}").items():
             case = f"{name} {start}"
             for seed in arguments.seeds:
-                joint, key = case in arguments.joint, f"{case} @{seed}"
-                if key in rows and ("joint_deg" in rows[key] or not joint):
-                    continue
-                rows[key] = measure(make(seed), seed, joint, arguments.out / key)
+                key = f"{case} @{seed}"
+                if key not in rows:
+                    rows[key] = by_matches(make(seed), seed)
+                if case in arguments.joint and "joint_deg" not in rows[key]:
+                    rows[key] |= trained(source, make(seed), seed, arguments.out / key)
                 record.write_text(json.dumps(rows, indent=1))
                 print(key, rows[key], flush=True)
-    table = markdown(rows)
+    table = report(rows)
     (arguments.out / "accuracy.md").write_text(table)
     print(table)
+    if arguments.document:
+        put(RESULTS, "benchmarks/accuracy.py", f"{INTRODUCTION}\n\n{table}")
 
 
 def _sources(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:

@@ -197,7 +197,8 @@ class LookConfig(_Section):
     """Depths measured again, closely around the fast field's surface as it has become."""
 
     shares: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
-        (0.0, 0.4, 0.8), description="shares of the steps at which this is done; empty = never"
+        (0.0, 0.25, 0.5, 0.8),
+        description="shares of the steps at which this is done; empty = never",
     )
     fit_steps: int = Field(
         200, ge=0, description="steps in which a surface is fitted to it that knows no colours yet"

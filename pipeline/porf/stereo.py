@@ -152,21 +152,24 @@ def confirmed(
     w2c = views.w2c
     found = []
     for i, points, score in zip(maps.view, maps.points(views), maps.score, strict=True):
-        agreeing = torch.zeros_like(score)
+        kept = score >= options.min_score
+        candidates = points[kept]
+        agreeing = torch.zeros_like(candidates[:, 0])
         for j, other in zip(maps.view, maps.depth, strict=True):
             if j != i:
-                agreeing += _agrees(points, w2c[j], views.K[j], other, options.consistency)
-        found.append((score >= options.min_score) & (agreeing >= options.min_views))
+                agreeing += _agrees(candidates, w2c[j], views.K[j], other, options.consistency)
+        kept[kept.clone()] = agreeing >= options.min_views
+        found.append(kept)
     return found
 
 
 def _agrees(points: Tensor, w2c: Tensor, K: Tensor, depth: Tensor, tolerance: float) -> Tensor:
-    """(H, W) 1.0 where another view's depth map has the points (H, W, 3) too."""
+    """(P,) 1.0 where another view's depth map (H, W) has the points (P, 3) too."""
     local = points @ w2c[:3, :3].T + w2c[:3, 3]
     height, width = depth.shape
     homogeneous = local @ K.T
-    z = homogeneous[..., 2]
-    x, y = (homogeneous[..., k] / z.clamp(min=_PARALLEL) for k in range(2))
+    z = homogeneous[:, 2]
+    x, y = (homogeneous[:, k] / z.clamp(min=_PARALLEL) for k in range(2))
     x, y = x.round(), y.round()
     seen = (z > 0) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     flat = y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
