@@ -1,5 +1,7 @@
 """The page in a real headless browser; skips where there is none."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -31,13 +33,16 @@ def loaded(report, tmp_path_factory):
     """The page after its scripts ran, and what the console said."""
     if BROWSER is None:
         pytest.skip("no chromium on this machine")
-    path = report / "report.html"
-    profile = tmp_path_factory.mktemp("profile")
-    command = [BROWSER, *OPTIONS, f"--user-data-dir={profile}", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = _browse(report / "report.html", tmp_path_factory.mktemp("profile"))
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     # the software renderer remarks on being slow
     return done.stdout, [line for line in console if "GL Driver Message" not in line]
+
+
+def _browse(page, profile, *options):
+    command = [BROWSER, *OPTIONS, *options, f"--user-data-dir={profile}", "--dump-dom"]
+    command.append(page.as_uri())
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_no_errors_in_the_console(loaded):
@@ -57,3 +62,33 @@ def test_viewer_draws(loaded):
 def test_charts_and_pictures_are_there(loaded):
     assert loaded[0].count("<svg") >= 6
     assert loaded[0].count("data:image/webp") >= 30
+
+
+MEASURE = """<script>
+const wide = [...document.body.querySelectorAll("main *")].filter((e) =>
+  !e.closest(".scroll, svg, nav") && e.getBoundingClientRect().right > innerWidth + 1);
+const canvas = document.querySelector("#viewer canvas").getBoundingClientRect();
+parent.postMessage(JSON.stringify({
+  width: innerWidth, page: document.documentElement.scrollWidth,
+  wide: wide.map((e) => e.outerHTML.slice(0, 80)), canvas: canvas.height,
+}), "*");
+</script>"""
+PHONE = """<body><script>onmessage = (e) => { document.body.dataset.measured = e.data; };</script>
+<iframe src="page.html" style="width: 375px; height: 800px; border: 0"></iframe></body>"""
+
+
+def test_nothing_sticks_out_on_a_phone(report, tmp_path):
+    """In a frame as wide as a phone, since a browser's window has a least width."""
+    if BROWSER is None:
+        pytest.skip("no chromium on this machine")
+    text = (report / "report.html").read_text(encoding="utf-8")
+    page = text.replace("</body>", MEASURE + "</body>")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    (tmp_path / "phone.html").write_text(PHONE, encoding="utf-8")
+    dom = _browse(tmp_path / "phone.html", tmp_path / "profile").stdout
+    found = re.search(r'data-measured="([^"]*)"', dom)
+    assert found
+    measured = json.loads(html.unescape(found.group(1)))
+    assert measured["width"] == 375
+    assert measured["page"] <= 375 and measured["wide"] == []
+    assert 200 < measured["canvas"] < 500
