@@ -5,11 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from pipeline.sfm.colmap import registered_ids
 
 MEDIAN_OF_RAYLEIGH = 1.17741
 """Median length of a 2-D Gaussian residual with unit standard deviation in x and y."""
+MIN_TAIL_SIGMAS, MAX_TAIL_SIGMAS = 0.5, 5.0
+MIN_SCALE_PX = 0.05
+"""A loss narrower than this would follow rounding instead of errors."""
 MAX_ITERATIONS = 100
 FUNCTION_TOLERANCE = 1e-6
 
@@ -51,6 +55,28 @@ def squared_residuals_px(model: pycolmap.Reconstruction) -> NDArray[np.float64]:
 def robust_sigma_px(squared_px: NDArray[np.float64]) -> float:
     """Standard deviation a coordinate in pixels, from the median error."""
     return float(np.sqrt(np.median(squared_px)) / MEDIAN_OF_RAYLEIGH) if len(squared_px) else 0.0
+
+
+def tail_scale_px(squared_px: NDArray[np.float64]) -> float:
+    """Scale c of the loss c² log(1 + r²/c²) that fits how the errors are distributed.
+
+    That loss belongs to a bivariate Student distribution with c² = ν σ²; both are fitted by maximum
+    likelihood, ν in closed form for every c (Lange, Little, Taylor, "Robust statistical modeling
+    using the t distribution", JASA 1989). Heavy tails make c small; near Gaussian errors it ends at
+    `MAX_TAIL_SIGMAS`, where the loss is least squares but for gross errors.
+    """
+    finite = squared_px[np.isfinite(squared_px)]
+    sigma_px = robust_sigma_px(squared_px)
+    if sigma_px <= 0 or not np.isfinite(sigma_px):
+        return MIN_SCALE_PX
+
+    def cost(log_c2: float) -> float:
+        spread = np.log1p(finite / np.exp(log_c2)).mean()
+        return float(np.log(spread) + log_c2 + spread)
+
+    bounds = [2 * np.log(k * sigma_px) for k in (MIN_TAIL_SIGMAS, MAX_TAIL_SIGMAS)]
+    found = minimize_scalar(cost, bounds=bounds, method="bounded")
+    return max(float(np.exp(found.x / 2)), MIN_SCALE_PX)
 
 
 def adjust(

@@ -27,6 +27,7 @@ from pipeline.sfm.adjustment import (
     cameras_in_use,
     robust_sigma_px,
     squared_residuals_px,
+    tail_scale_px,
 )
 from pipeline.sfm.colmap import MODEL_PARAMS, convert_camera
 from pipeline.sfm.config import SfmConfig
@@ -74,12 +75,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The choice and its grounds."""
+    """The choice and its grounds.
+
+    `loss_scale_px` is that of the comparison, `last_loss_scale_px` that of the last adjustment,
+    fitted to the errors that the first one left.
+    """
 
     chosen: Candidate
     candidates: list[Candidate]
     principal_points: list[PrincipalPoint]
     loss_scale_px: float
+    last_loss_scale_px: float
     before_median_px: float
     after_median_px: float
     rationale: str
@@ -113,7 +119,9 @@ def calibrate(
         candidates.append(Candidate(name, free, median, score))
     chosen = min(candidates, key=lambda candidate: candidate.score)
     progress.advance("calibration", len(ways), len(ways) + 1)
-    final, points = _final(model, chosen, spreads[chosen.model], scale_px, config.threads)
+    final, points, last_scale_px = _final(
+        model, chosen, spreads[chosen.model], scale_px, config.threads
+    )
     progress.advance("calibration", len(ways) + 1, len(ways) + 1)
     after = squared_residuals_px(final)
     return final, Calibration(
@@ -121,6 +129,7 @@ def calibrate(
         candidates=candidates,
         principal_points=points,
         loss_scale_px=scale_px,
+        last_loss_scale_px=last_scale_px,
         before_median_px=float(np.sqrt(np.median(before))),
         after_median_px=float(np.sqrt(np.median(after))),
         rationale=_rationale(chosen, candidates, points),
@@ -133,7 +142,7 @@ def calibration_as_given(model: pycolmap.Reconstruction, rationale: str) -> Cali
     names = sorted({model.cameras[c].model_name for c in cameras_in_use(model)})
     median = float(np.median(errors))
     chosen = Candidate(", ".join(names), False, median, 0.0)
-    return Calibration(chosen, [chosen], [], 0.0, median, median, rationale)
+    return Calibration(chosen, [chosen], [], 0.0, 0.0, median, median, rationale)
 
 
 def _ways(config: SfmConfig) -> list[tuple[str, bool]]:
@@ -214,11 +223,12 @@ def _final(
     sample_spread: Spread,
     scale_px: float,
     threads: int,
-) -> tuple[pycolmap.Reconstruction, list[PrincipalPoint]]:
-    """Adjust everything; where the principal point is free, draw it toward the centre and repeat.
+) -> tuple[pycolmap.Reconstruction, list[PrincipalPoint], float]:
+    """Adjust everything, and again with a loss that fits the errors that are left.
 
-    The second adjustment, with the drawn point held fixed, is the maximum a posteriori estimate
-    under the Gaussian prior, as far as the problem is linear over the distance drawn.
+    Where the principal point is free, it is drawn toward the centre then and the rest adjusted to
+    that. This, with the drawn point held fixed, is the maximum a posteriori estimate under the
+    Gaussian prior, as far as the problem is linear over the distance drawn.
 
     Args:
         sample_spread: from the comparison; where the point is kept at the centre it still tells how
@@ -228,12 +238,14 @@ def _final(
     _convert_all(final, chosen.model)
     free = chosen.principal_point
     adjusted = adjust(final, scale_px, free, threads, with_covariance=free)
+    last_scale_px = tail_scale_px(adjusted.squared_px)
+    adjust(final, last_scale_px, free, threads)
     spread = adjusted.covariance if free else sample_spread
     points = [estimate(final.cameras[c], spread.get(c), free) for c in cameras_in_use(final)]
     moved_px = [move_to(final.cameras[point.camera], point) for point in points]
     if max(moved_px, default=0.0) > NEGLIGIBLE_PX:
-        adjust(final, scale_px, False, threads)
-    return final, points
+        adjust(final, last_scale_px, False, threads)
+    return final, points, last_scale_px
 
 
 def _rationale(chosen: Candidate, candidates: list[Candidate], points: list[PrincipalPoint]) -> str:

@@ -8,7 +8,7 @@ import pycolmap
 import pytest
 
 from pipeline.progress import NullProgress
-from pipeline.sfm.adjustment import adjust, robust_sigma_px, squared_residuals_px
+from pipeline.sfm.adjustment import adjust, robust_sigma_px, squared_residuals_px, tail_scale_px
 from pipeline.sfm.calibration import Calibration, calibrate
 from pipeline.sfm.colmap import convert_camera, quiet, registered_ids
 from pipeline.sfm.config import SfmConfig
@@ -142,6 +142,40 @@ def test_the_input_model_is_left_alone() -> None:
 def test_residuals_have_the_noise_that_was_put_in() -> None:
     true = _true_model((0.0, 0.0), noise_px=0.4)
     assert robust_sigma_px(squared_residuals_px(true)) == pytest.approx(0.4, rel=0.03)
+
+
+def _with_gross_errors(true: pycolmap.Reconstruction, seed: int) -> pycolmap.Reconstruction:
+    """Six of ten observations err by 0.15 px, the others by ten times as much."""
+    rng = np.random.default_rng(seed)
+    model = copy.deepcopy(true)
+    for image_id in registered_ids(model):
+        for point in model.image(image_id).points2D:
+            sigma_px = 0.15 if rng.random() < 0.6 else 1.5
+            point.xy = np.asarray(point.xy) + rng.normal(size=2) * sigma_px
+    return model
+
+
+def test_the_loss_fits_the_tails_of_the_errors() -> None:
+    rng = np.random.default_rng(0)
+    gaussian = (rng.normal(size=(20_000, 2)) ** 2).sum(axis=1) * 0.3**2
+    assert tail_scale_px(gaussian) > 4 * 0.3
+    heavy = gaussian / (rng.chisquare(2, size=20_000) / 2)
+    assert tail_scale_px(heavy) == pytest.approx(np.sqrt(2) * 0.3, rel=0.05)
+    assert tail_scale_px(np.append(heavy, np.inf)) == pytest.approx(tail_scale_px(heavy))
+    assert 0 < tail_scale_px(np.zeros(10)) < 0.1
+
+
+def test_gross_errors_cost_less_with_a_loss_that_fits_the_errors() -> None:
+    true = _true_model((22.0, -15.0), noise_px=0.0)
+    fitting, fixed = [], []
+    for seed in range(2):
+        noisy = _with_gross_errors(true, seed)
+        found, report = _calibrate(noisy, camera_model="SIMPLE_RADIAL", self_calibrate=True)
+        wide = _as_mapped(noisy)
+        adjust(wide, report.loss_scale_px, refine_principal_point=True, threads=2)
+        fitting.append(_rotation_errors_deg(found, true).mean())
+        fixed.append(_rotation_errors_deg(wide, true).mean())
+    assert sum(fitting) < 0.9 * sum(fixed)
 
 
 def test_covariances_are_those_of_repeated_noise() -> None:
