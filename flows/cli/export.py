@@ -73,6 +73,13 @@ def export_cameras(
         f"[green]✓[/] {len(chosen.cameras)} {chosen.state} cameras → {escape(str(target))}"
         f" [dim]({', '.join(names)}; frame {frame}, unit {unit})[/]"
     )
+    if chosen.distortion and "idr" in formats:
+        k1, k2 = chosen.distortion
+        console.print(
+            f"[yellow]! cameras.npz leaves out the radial distortion that refinement found in the"
+            f" images (k1 {k1:.4g}, k2 {k2:.4g}): the IDR convention cannot express it; the COLMAP"
+            " model and transforms.json hold it[/]"
+        )
 
 
 def check_target(target: Path, mark: str) -> None:
@@ -100,7 +107,8 @@ def load_state(
         if not undistorted:
             raise InputError(f"{folder} comes from a case: it has undistorted views only")
         refined = (folder / export.REFINED_FILE).is_file()
-        return export.state_of_case(folder, state or ("refined" if refined else "sfm"))
+        train = artifacts(folder).get("train") if run.exists() else None
+        return export.state_of_case(folder, state or ("refined" if refined else "sfm"), train)
     found = artifacts(folder)
     for name in ("ingest", "sfm", "scene"):
         if name not in found:

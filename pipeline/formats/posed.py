@@ -5,7 +5,7 @@ parameters COLMAP's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -92,6 +92,18 @@ def focal_and_centre(model: str, params: Sequence[float]) -> tuple[float, float,
     if model in ONE_FOCAL:
         return params[0], params[0], params[1], params[2]
     return params[0], params[1], params[2], params[3]
+
+
+def with_radial(camera: PosedCamera, k1: float, k2: float) -> PosedCamera:
+    """The pinhole camera with radial distortion: x · (1 + k1 r² + k2 r⁴), COLMAP's OPENCV."""
+    params = (*focal_and_centre(camera.model, camera.params), k1, k2, 0.0, 0.0)
+    return replace(camera, model="OPENCV", params=params)
+
+
+def without_distortion(camera: PosedCamera) -> PosedCamera:
+    """The pinhole camera that is left when the coefficients are dropped."""
+    params = focal_and_centre(camera.model, camera.params)
+    return replace(camera, model="PINHOLE", params=params)
 
 
 def scaled(camera: PosedCamera, size_px: tuple[int, int]) -> PosedCamera:

@@ -118,7 +118,8 @@ def judgement(config: TrainConfig, gate: Gate, result: TrainResult, warnings: li
         k1, k2 = result.figures["distortion_left"]
         warnings.append(
             f"the photos still have radial distortion of up to {left_px:.1f} px (k1 {k1:.4g}, "
-            f"k2 {k2:.4g}): it was undone for training, but the exported cameras know no distortion"
+            f"k2 {k2:.4g}): it was undone for training; `porf export-cameras` writes it for COLMAP "
+            "and nerfstudio, the files in the IDR convention cannot hold it"
         )
     before, after = (result.figures[f"heldout_epipolar_{when}_px"] for when in ("before", "after"))
     if before is not None and after is not None and after > before:

@@ -1,5 +1,6 @@
 """Cameras of a finished case for other programs, in any frame that was ever recorded."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,15 @@ from pipeline.formats.camera_files import CASE_FILES, NAMES_FILE, TRANSFORMS_FIL
 from pipeline.formats.case import common_size, sorted_images
 from pipeline.formats.colmap_model import ScenePoint, as_reconstruction
 from pipeline.formats.frame import WorldFrame, load_frame
-from pipeline.formats.idr import load_idr_cameras, save_idr_cameras
+from pipeline.formats.idr import IdrCameras, load_idr_cameras, save_idr_cameras
 from pipeline.formats.nerfstudio import OPENCV_FROM_OPENGL, save_transforms
-from pipeline.formats.posed import PosedCamera, from_idr, to_idr
+from pipeline.formats.posed import (
+    PosedCamera,
+    from_idr,
+    to_idr,
+    with_radial,
+    without_distortion,
+)
 from pipeline.formats.poses import save_pose_text
 from pipeline.formats.views import load_views, registered_names
 from pipeline.geometry.pixels import idr_to_colmap_px
@@ -32,6 +39,7 @@ FrameName = Literal["world", "sfm", "unit-sphere"]
 Format = Literal["colmap", "nerfstudio", "idr"]
 FORMATS: tuple[Format, ...] = ("colmap", "nerfstudio", "idr")
 REFINED_FILE = "cameras_refine_porf.npz"
+TRAIN_FIGURES = "train.json"
 FRAME_FILE = "frame.json"
 IMAGES = "images"
 
@@ -48,6 +56,7 @@ class CameraState:
         scale_mat: (4, 4) unit sphere of the region of interest → world.
         points: sparse points with their observations in these images; may be none.
         frame: what the world frame is.
+        distortion: k1, k2 that refinement found in the undistorted images; the cameras have them.
     """
 
     state: State
@@ -57,6 +66,7 @@ class CameraState:
     scale_mat: NDArray[np.float64]
     points: list[ScenePoint]
     frame: WorldFrame
+    distortion: tuple[float, float] | None = None
 
     def moved(self, similarity: Similarity) -> "CameraState":
         """The same in another frame, which `similarity` leads to."""
@@ -85,10 +95,11 @@ def state_of_run(parts: CaseParts, state: State, undistorted: bool) -> CameraSta
             otherwise the lenses with distortion of the upright photos, with the poses of `state`.
 
     Raises:
-        InputError: the refined cameras are asked for where there are none.
+        InputError: the refined cameras are asked for where there are none, or refinement changed
+            the lens and the photos' own is asked for.
     """
     ideal = load_idr_cameras(parts.scene / "cameras_colmap.npz")
-    chosen = ideal
+    chosen, distortion = ideal, None
     if state == "refined":
         if parts.train is None:
             raise InputError(
@@ -96,26 +107,59 @@ def state_of_run(parts: CaseParts, state: State, undistorted: bool) -> CameraSta
                 hint="run `porf run` to the stage train, or export --state sfm",
             )
         chosen = load_idr_cameras(parts.train / REFINED_FILE)
+        distortion = _distortion_left(parts.train)
     model = load_model(parts.sfm)
     views = registered_views(model, load_ingest(parts.ingest / "ingest.json"))
     names = registered_names(load_views(parts.scene / "views.json"))
     if undistorted:
         images = sorted_images(parts.scene / "image")
         size_px = common_size(images[:1])
-        cameras = from_idr(chosen, [path.name for path in images], size_px, str(parts.scene))
-        points = _ideal_points(model, views, chosen.K)
+        pinholes = from_idr(chosen, [path.name for path in images], size_px, str(parts.scene))
+        cameras = _distorted(pinholes, distortion)
+        points = _ideal_points(model, views, ideal.K)  # the images are made with these
     else:
+        _require_same_lens(ideal, chosen, distortion)
         images = [parts.ingest / str(view.photo.file) for view in views]
         cameras = [_photo_camera(view, chosen.c2w[view.index]) for view in views]
         points = _points(model, views, {view.image_id: _seen(model, view) for view in views})
     if state == "refined":
         points = settle_points(cameras, points)
     frame = load_frame(parts.sfm / "sfm.json")
-    return CameraState(state, cameras, images, names, chosen.scale_mat, points, frame)
+    return CameraState(state, cameras, images, names, chosen.scale_mat, points, frame, distortion)
 
 
-def state_of_case(folder: Path, state: State) -> CameraState:
+def _distortion_left(train: Path) -> tuple[float, float] | None:
+    """k1, k2 that training found in the views and undid."""
+    file = train / TRAIN_FIGURES
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))["figures"].get("distortion_left")
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _distorted(
+    pinholes: list[PosedCamera], distortion: tuple[float, float] | None
+) -> list[PosedCamera]:
+    return [with_radial(c, *distortion) for c in pinholes] if distortion else pinholes
+
+
+def _require_same_lens(
+    ideal: IdrCameras, chosen: IdrCameras, distortion: tuple[float, float] | None
+) -> None:
+    if distortion is None and np.allclose(ideal.K, chosen.K, rtol=0, atol=1e-3):
+        return
+    raise InputError(
+        "refinement changed the lens of the undistorted views, which the photos' own lens model"
+        " cannot follow",
+        hint="export the undistorted views (--views undistorted), or --state sfm",
+    )
+
+
+def state_of_case(folder: Path, state: State, train: Path | None = None) -> CameraState:
     """Cameras of a case in the PoRF convention that came from elsewhere.
+
+    Args:
+        train: the artifact that the refined cameras are from, where they are of a run.
 
     Raises:
         InputError: no cameras of that state, or images that do not fit them.
@@ -130,10 +174,11 @@ def state_of_case(folder: Path, state: State) -> CameraState:
     images = sorted_images(folder / "image")
     cameras = load_idr_cameras(found[0])
     size_px = common_size(images[:1])
-    posed = from_idr(cameras, [path.name for path in images], size_px, str(found[0]))
     names = [path.name for path in images]
+    distortion = _distortion_left(train) if train and state == "refined" else None
+    posed = _distorted(from_idr(cameras, names, size_px, str(found[0])), distortion)
     frame = WorldFrame(source="the case's own cameras")
-    return CameraState(state, posed, images, names, cameras.scale_mat, [], frame)
+    return CameraState(state, posed, images, names, cameras.scale_mat, [], frame, distortion)
 
 
 def in_frame(state: CameraState, frame: FrameName) -> tuple[CameraState, Similarity]:
@@ -170,7 +215,10 @@ def write_export(
         listed = [replace(c, name=f"{IMAGES}/{c.name}") for c in moved.cameras]
         save_transforms(out / TRANSFORMS_FILE, listed, {"unit": _unit(state, frame)})
     if "idr" in formats:
-        cameras = to_idr(moved.cameras, moved.scale_mat)
+        straight = moved.cameras
+        if state.distortion:  # the convention knows none; whoever exports is told
+            straight = [without_distortion(camera) for camera in moved.cameras]
+        cameras = to_idr(straight, moved.scale_mat)
         save_idr_cameras(out / "cameras.npz", cameras, unit=_unit(state, frame))
         write_json(out / NAMES_FILE, names)
     save_pose_text(out / "poses.txt", np.stack([c.c2w for c in moved.cameras]))
@@ -216,6 +264,7 @@ def _frame_record(
         "world_from_export": similarity.inverse().matrix.tolist(),
         "world": state.frame.as_json(),
         "unit_sphere_to_world": state.scale_mat.tolist(),
+        "distortion_of_images": list(state.distortion) if state.distortion else None,
         "opencv_from_opengl_axes": OPENCV_FROM_OPENGL.tolist(),
         "photos": dict(zip(names, state.photo_names, strict=True)),
     }

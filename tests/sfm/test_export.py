@@ -6,16 +6,21 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
+from flows.cli import export as export_command
 from pipeline.errors import InputError
 from pipeline.formats.camera_source import load_cameras
 from pipeline.formats.frame import WorldFrame, frame_from_json
 from pipeline.formats.idr import IdrCameras, load_idr_cameras, save_idr_cameras
 from pipeline.formats.poses import load_pose_text
 from pipeline.geometry.similarity import Similarity
+from pipeline.geometry.tracks import Tracks
+from pipeline.porf.lens import Lens
 from pipeline.sfm.export import (
     REFINED_FILE,
+    TRAIN_FIGURES,
     CameraState,
     CaseParts,
     state_of_case,
@@ -93,6 +98,69 @@ def test_points_follow_refined_cameras(tmp_path: Path) -> None:
     assert model.compute_mean_reprojection_error() < 1.0
     with pytest.raises(InputError, match="no refined cameras"):
         state_of_run(_parts(), "refined", undistorted=True)
+
+
+def _with_lens_found(folder: Path, k1: float, k2: float) -> CaseParts:
+    """A training that kept the poses, moved the intrinsics and found distortion."""
+    sfm = load_idr_cameras(box_run().folder("scene") / "cameras_colmap.npz")
+    K = sfm.K.copy()
+    K[:, :2, :2] *= 1.01
+    K[:, 0, 2] += 3.0
+    save_idr_cameras(folder / REFINED_FILE, IdrCameras(K, sfm.c2w, sfm.scale_mat))
+    figures = {"figures": {"distortion_left": [k1, k2]}}
+    (folder / TRAIN_FIGURES).write_text(json.dumps(figures))
+    return _parts(folder)
+
+
+def test_distortion_that_training_undid_is_exported(tmp_path: Path) -> None:
+    """COLMAP's and training's lens are one: what the first projects the second straightens."""
+    k1, k2 = -0.06, 0.02
+    state = state_of_run(_with_lens_found(tmp_path, k1, k2), "refined", undistorted=True)
+    write_export(tmp_path / "out", state, ("colmap", "nerfstudio", "idr"), "world", False)
+    model = pycolmap.Reconstruction(str(tmp_path / "out/sparse/0"))
+    camera = model.image(1).camera
+    assert camera.model_name == "OPENCV"
+    rays = np.random.default_rng(0).uniform(-0.4, 0.4, (50, 2))
+    seen_px = camera.img_from_cam(np.concatenate([rays, np.ones((50, 1))], axis=1)) - 0.5
+    pinhole = load_idr_cameras(tmp_path / "out/cameras.npz")
+    K = torch.from_numpy(pinhole.K[:1])
+    tracks = Tracks(np.arange(50), np.zeros(50, dtype=np.int64), seen_px)
+    straight_px = Lens(1.0, (0.0, 0.0), (k1, k2)).undistorted_px(tracks, K)
+    expected_px = rays * pinhole.K[0][[0, 1], [0, 1]] + pinhole.K[0][:2, 2]
+    np.testing.assert_allclose(straight_px, expected_px, atol=1e-3)
+    assert np.abs(seen_px - expected_px).max() > 1.0
+    document = json.loads((tmp_path / "out/transforms.json").read_text())
+    lens = {**document, **document["frames"][0]}
+    assert (lens["k1"], lens["k2"], lens["p1"]) == (k1, k2, 0.0)
+    read = load_cameras(tmp_path / "out/transforms.json").cameras[0]
+    np.testing.assert_allclose(read.params, camera.params, rtol=1e-9)
+    record = json.loads((tmp_path / "out/frame.json").read_text())
+    assert record["distortion_of_images"] == [k1, k2]
+
+
+def test_the_photos_own_lens_cannot_follow_a_refined_one(tmp_path: Path) -> None:
+    parts = _with_lens_found(tmp_path, -0.06, 0.02)
+    with pytest.raises(InputError, match="changed the lens"):
+        state_of_run(parts, "refined", undistorted=False)
+    assert state_of_run(parts, "sfm", undistorted=False).distortion is None
+
+
+def test_observations_stay_where_the_images_show_them(tmp_path: Path) -> None:
+    """Refined intrinsics change the cameras, not the pixels of the images made before."""
+    parts = _with_lens_found(tmp_path, -0.06, 0.02)
+    refined, sfm = (state_of_run(parts, s, undistorted=True) for s in ("refined", "sfm"))
+    for moved, point in zip(refined.points, sfm.points, strict=True):
+        np.testing.assert_array_equal(moved.xy_px, point.xy_px)
+
+
+def test_the_command_tells_what_the_idr_file_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = state_of_run(_with_lens_found(tmp_path, -0.06, 0.02), "refined", undistorted=True)
+    monkeypatch.setattr(export_command, "load_state", lambda *_: state)
+    words = ("export-cameras", tmp_path, "-o", tmp_path / "out", "--no-images", "--format")
+    assert "leaves out the radial distortion" in " ".join(refuse(*words, "idr").text.split())
+    assert "leaves out" not in refuse(*words, "colmap").text
 
 
 def test_a_case_from_elsewhere_through_the_command_line(tmp_path: Path) -> None:
