@@ -17,7 +17,7 @@ from stages.checks import check_cameras, check_case, check_ground_truth, check_p
 _IN_ORDER = (
     Stage(
         name="ingest",
-        version=2,
+        version=3,
         config_type=IngestConfig,
         inputs=(),
         external=("photos", "masks"),

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
@@ -27,6 +27,8 @@ class PhotoTags:
         exif_size_px: width and height when the photo was taken.
         digital_zoom: ratio, 1 = none.
         gps: latitude and longitude in degrees, altitude in metres or None.
+        damaged: there is an EXIF block, and nothing in it can be read.
+        impossible_gps: it states a position that is nowhere on earth.
     """
 
     make: str = ""
@@ -38,6 +40,8 @@ class PhotoTags:
     exif_size_px: tuple[float, float] | None = None
     digital_zoom: float | None = None
     gps: tuple[float, float, float | None] | None = None
+    damaged: bool = False
+    impossible_gps: bool = False
 
 
 def read_tags(image: Image.Image) -> PhotoTags:
@@ -47,7 +51,10 @@ def read_tags(image: Image.Image) -> PhotoTags:
         detail = exif.get_ifd(ExifTags.IFD.Exif)
         gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     except Exception:  # the parser raises nearly anything on damaged blocks
-        return PhotoTags()
+        return PhotoTags(damaged=True)
+    if not len(exif) and not _is_empty(image.info.get("exif", b"")):
+        return PhotoTags(damaged=True)
+    position = _position(gps)
     stored = exif.get(_ORIENTATION)
     orientation = stored if isinstance(stored, int) and 1 <= stored <= 8 else 1
     return PhotoTags(
@@ -59,8 +66,20 @@ def read_tags(image: Image.Image) -> PhotoTags:
         focal_plane_px_per_mm=_focal_plane_resolution(detail),
         exif_size_px=_size(detail),
         digital_zoom=_positive(detail.get(_TAGS.DigitalZoomRatio)),
-        gps=_position(gps),
+        gps=position if _on_earth(position) else None,
+        impossible_gps=position is not None and not _on_earth(position),
     )
+
+
+def _is_empty(block: bytes) -> bool:
+    """Whether an EXIF block says itself that it has no entries (TIFF header, first directory)."""
+    if not block:
+        return True
+    tiff = block.removeprefix(b"Exif\x00\x00")
+    order: Literal["big", "little"] = "big" if tiff[:2] == b"MM" else "little"
+    start = int.from_bytes(tiff[4:8], order)
+    count = tiff[start : start + 2]
+    return len(count) == 2 and int.from_bytes(count, order) == 0
 
 
 def focal_length_px(tags: PhotoTags, width: int, height: int) -> float | None:
@@ -77,16 +96,35 @@ def focal_length_px(tags: PhotoTags, width: int, height: int) -> float | None:
         taken_long, taken_short = max(tags.exif_size_px), min(tags.exif_size_px)
         if abs(taken_short / taken_long - short_px / long_px) > 0.02:
             return None
+    plausible = [f for f in _stated_px(tags, width, height) if _plausible(f, long_px)]
+    if not plausible or max(plausible) > 1.25 * min(plausible):
+        return None
+    return plausible[0]
+
+
+def disbelieved(tags: PhotoTags, width: int, height: int) -> list[str]:
+    """What EXIF states and nobody should believe; it counts as absent."""
+    doubts = ["the EXIF block is damaged"] if tags.damaged else []
+    stated = _stated_px(tags, width, height)
+    if stated and not any(_plausible(focal, max(width, height)) for focal in stated):
+        doubts.append("EXIF states a focal length that no lens has")
+    if tags.impossible_gps:
+        doubts.append("EXIF states a GPS position that is nowhere on earth")
+    return doubts
+
+
+def _stated_px(tags: PhotoTags, width: int, height: int) -> list[float]:
     estimates = []
     if tags.focal_35mm is not None:
         estimates.append(tags.focal_35mm / DIAGONAL_35MM * math.hypot(width, height))
     if tags.focal_mm and tags.focal_plane_px_per_mm and tags.exif_size_px:
         taken_px = tags.focal_mm * tags.focal_plane_px_per_mm
-        estimates.append(taken_px * long_px / max(tags.exif_size_px))
-    plausible = [focal for focal in estimates if 0.3 * long_px < focal < 20 * long_px]
-    if not plausible or max(plausible) > 1.25 * min(plausible):
-        return None
-    return plausible[0]
+        estimates.append(taken_px * max(width, height) / max(tags.exif_size_px))
+    return estimates
+
+
+def _plausible(focal_px: float, long_px: int) -> bool:
+    return 0.3 * long_px < focal_px < 20 * long_px
 
 
 def camera_group(tags: PhotoTags, width: int, height: int) -> str:
@@ -134,7 +172,7 @@ def _size(detail: dict[int, Any]) -> tuple[float, float] | None:
 def _position(gps: dict[int, Any]) -> tuple[float, float, float | None] | None:
     latitude = _degrees(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef))
     longitude = _degrees(gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef))
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
+    if latitude is None or longitude is None:
         return None
     altitude = _number(gps.get(ExifTags.GPS.GPSAltitude))
     below = gps.get(ExifTags.GPS.GPSAltitudeRef) in (1, b"\x01")
@@ -143,6 +181,10 @@ def _position(gps: dict[int, Any]) -> tuple[float, float, float | None] | None:
     if latitude == 0 and longitude == 0:  # what receivers write before they have a fix
         return None
     return latitude, longitude, altitude
+
+
+def _on_earth(position: tuple[float, float, float | None] | None) -> bool:
+    return position is not None and abs(position[0]) <= 90 and abs(position[1]) <= 180
 
 
 def _degrees(parts: Any, reference: Any) -> float | None:

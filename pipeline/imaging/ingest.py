@@ -22,7 +22,7 @@ from pipeline.imaging.decode import (
     sharpness,
     shrink,
 )
-from pipeline.imaging.exif import camera_group, focal_length_px
+from pipeline.imaging.exif import camera_group, disbelieved, focal_length_px
 from pipeline.imaging.masks import assign_masks, binary, read_mask, shrink_mask
 from pipeline.imaging.records import IngestRecord, PhotoRecord
 from pipeline.imaging.video import is_video
@@ -203,6 +203,7 @@ def _take_one(job: _Job, out: Path, config: IngestConfig, use_alpha: bool) -> Ph
         used=True,
         sharpness=round(sharpness(rgb), 2),
         gps=photo.tags.gps,
+        disbelieved=disbelieved(photo.tags, width, height),
         full_size_px=(photo.rgb.shape[1], photo.rgb.shape[0]),
     )
 
@@ -279,6 +280,11 @@ def _warnings(records: list[PhotoRecord], masks_dir: Path | None) -> list[str]:
             by_reason.setdefault(record.reason, []).append(record.name)
     warnings = [f"skipped {_names(names)}: {reason}" for reason, names in by_reason.items()]
     used = [r for r in records if r.used]
+    doubts: dict[str, list[str]] = {}
+    for record in used:
+        for doubt in record.disbelieved:
+            doubts.setdefault(doubt, []).append(record.name)
+    warnings += [f"{d}, and counts as absent: {_names(names)}" for d, names in doubts.items()]
     blurred = _blurred(used)
     if blurred:
         warnings.append(f"much less sharp than the others: {_names(blurred)}")

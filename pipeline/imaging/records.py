@@ -21,6 +21,7 @@ class PhotoRecord(BaseModel):
             of one set with each other only.
         full_size_px: width and height of the upright photo before it was downscaled.
         gps: latitude and longitude in degrees (WGS84), altitude in metres or None.
+        disbelieved: what its EXIF states and cannot be; counts as absent.
     """
 
     name: str
@@ -35,6 +36,7 @@ class PhotoRecord(BaseModel):
     sharpness: float | None = None
     gps: tuple[float, float, float | None] | None = None
     full_size_px: tuple[int, int] | None = None
+    disbelieved: list[str] = Field(default_factory=list)
 
 
 class IngestRecord(BaseModel):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from pipeline.imaging.exif import PhotoTags, camera_group, focal_length_px, read_tags
+from pipeline.imaging.exif import PhotoTags, camera_group, disbelieved, focal_length_px, read_tags
 
 
 def _tagged(path: Path, detail: dict, gps: dict | None = None, top: dict | None = None) -> Path:
@@ -79,12 +79,29 @@ def test_tags_are_read_and_cleaned(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_positions_are_no_positions(tmp_path: Path, gps: dict) -> None:
-    assert _read(_tagged(tmp_path / "a.jpg", {}, gps)).gps is None
+    tags = _read(_tagged(tmp_path / "a.jpg", {}, gps))
+    assert tags.gps is None
+    assert tags.impossible_gps == (gps.get(2) == (95.0, 0.0, 0.0))
 
 
 def test_a_damaged_block_reads_as_empty(tmp_path: Path) -> None:
     Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff")
-    assert _read(tmp_path / "a.jpg").orientation == 1
+    tags = _read(tmp_path / "a.jpg")
+    assert (tags.orientation, tags.damaged) == (1, True)
+    Image.new("RGB", (400, 300)).save(tmp_path / "b.jpg")
+    assert not _read(tmp_path / "b.jpg").damaged
+    Image.new("RGB", (400, 300)).save(tmp_path / "c.jpg", exif=Image.Exif())
+    assert not _read(tmp_path / "c.jpg").damaged
+    noise = b"Exif\x00\x00" + bytes(range(7, 200))
+    Image.new("RGB", (400, 300)).save(tmp_path / "d.jpg", exif=noise)
+    assert _read(tmp_path / "d.jpg").damaged
+
+
+def test_what_cannot_be_believed_is_told() -> None:
+    assert disbelieved(PhotoTags(focal_35mm=28.0), 400, 300) == []
+    assert "no lens" in disbelieved(PhotoTags(focal_35mm=65535.0), 400, 300)[0]
+    assert "damaged" in disbelieved(PhotoTags(damaged=True), 400, 300)[0]
+    assert "GPS" in disbelieved(PhotoTags(impossible_gps=True), 400, 300)[0]
 
 
 def test_photos_of_one_camera_and_size_share_a_group() -> None:

@@ -84,6 +84,19 @@ def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
         _ingest(tmp_path / "3", tmp_path / "file.jpg")
 
 
+def test_exif_that_cannot_be_is_told(tmp_path: Path) -> None:
+    photos = _folder(tmp_path / "p", "a.jpg", "b.jpg", "c.jpg")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 65535
+    _picture(7).save(photos / "a.jpg", exif=exif)
+    _picture(8).save(photos / "b.jpg", exif=b"Exif\x00\x00" + bytes(range(7, 200)))
+    record = _ingest(tmp_path, photos)
+    assert all(p["used"] and p["focal_px"] is None for p in record["photos"])
+    told = " ".join(record["verdict"].reasons)
+    assert "no lens has, and counts as absent: a.jpg" in told
+    assert "damaged, and counts as absent: b.jpg" in told
+
+
 def test_large_photos_shrink_with_their_focal_length(tmp_path: Path) -> None:
     photos = tmp_path / "p"
     photos.mkdir()
