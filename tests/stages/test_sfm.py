@@ -218,10 +218,10 @@ def test_photos_of_a_real_camera(tmp_path: Path, shared: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "views", "limit_deg"),
     [
-        ("render_plant", 24, 0.12),
-        ("fountain", 11, 0.06),
-        ("temple", 47, 0.17),
-        ("dtu65", 49, 0.14),
+        ("render_plant", 24, 0.10),
+        ("fountain", 11, 0.05),
+        ("temple", 47, 0.16),
+        ("dtu65", 49, 0.12),
     ],
 )
 def test_rotations_of_the_shared_sets(
