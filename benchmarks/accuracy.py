@@ -149,8 +149,8 @@ def report(rows: dict[str, Row]) -> str:
 
 def _range(rows: list[Row], key: str, form: str) -> str:
     values = [row[key] for row in rows if key in row]
-    ends = sorted({form.format(value) for value in (min(values), max(values))}) if values else ["–"]
-    return "–".join(ends)
+    ends = [form.format(end(values)) for end in (min, max)] if values else ["–"]
+    return "–".join(dict.fromkeys(ends))
 
 
 def _heldout(rows: list[Row]) -> str:
