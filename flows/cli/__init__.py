@@ -1,6 +1,8 @@
 """The `porf` command line."""
 
+import signal
 import sys
+import threading
 
 from rich.markup import escape
 
@@ -39,3 +41,9 @@ def show_error(error: PorfError) -> None:
 def exit_code(error: PorfError) -> int:
     """2 for what the user can mend, 1 for what we could not do."""
     return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+
+
+def end_like_ctrl_c() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: children save and end first, exit code 130."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,7 +1,5 @@
 """`porf batch`: many cases on this machine."""
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +12,7 @@ from flows.batch.reporter import BatchConsole
 from flows.batch.run import Batch, batch_folder
 from flows.batch.table import print_table, summary
 from flows.case_folder import CaseFolder
-from flows.cli import EXIT_FAILED, console
+from flows.cli import EXIT_FAILED, console, end_like_ctrl_c
 from flows.cli.arguments import ConfigOption, SetOption, absolute
 from flows.cli.publish import PublishOption, publish_folder
 from flows.preflight.check import jobs_that_fit
@@ -102,9 +100,3 @@ def _compute(whole: Batch, left: list[BatchRun], jobs: int, reporter: BatchConso
     end_like_ctrl_c()
     with prefect_server():
         whole.compute(left, min(jobs, len(left)), reporter)
-
-
-def end_like_ctrl_c() -> None:
-    """Let SIGTERM end this process as Ctrl-C does: children save and end first."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.case_folder import CaseFolder
-from flows.cli import console, errors, exit_code
+from flows.cli import console, end_like_ctrl_c, errors, exit_code
 from flows.cli.arguments import (
     DEFAULT,
     CamerasOption,
@@ -115,6 +115,7 @@ def execute(request: RunRequest, retry_command: str, verify: bool = False) -> No
     print_start(request, changed_options(settings))
     if expected:
         console.print(f"[dim]expected: {escape(expected.text())}[/]")
+    end_like_ctrl_c()
     with make_reporter(console) as reporter, reporting(reporter):
         failure = None if _all_is_there(request, reporter) else run_flow(request)
     if failure is None:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from flows.case_folder import CaseFolder
-from flows.cli import console
+from flows.cli import console, end_like_ctrl_c
 from flows.cli.arguments import DEFAULT, ConfigOption, PresetOption, SetOption, absolute
 from flows.console import duration, make_reporter
 from flows.listeners import StageListener
@@ -132,6 +132,7 @@ def perform_stage(
             work=work,
             outcome=work / "outcome.json",
         )
+        end_like_ctrl_c()
         with make_reporter(console) as reporter:
             reporter.stage_starts(stage.name, ["by hand"])
             outcome = run_stage_process(request, StageListener(stage.name, reporter).event)

@@ -11,9 +11,8 @@ from flows.batch.conduct import default_jobs
 from flows.batch.entries import BatchRun
 from flows.batch.reporter import BatchConsole
 from flows.batch.run import Batch, batch_folder
-from flows.cli import console
+from flows.cli import console, end_like_ctrl_c
 from flows.cli.arguments import DEFAULT, PresetOption, SetOption, absolute
-from flows.cli.batch import end_like_ctrl_c
 from flows.cli.gc import parse_age
 from flows.cli.remote import options_by_name
 from flows.preflight.check import jobs_that_fit
