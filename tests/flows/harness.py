@@ -33,12 +33,15 @@ class Porf:
     env: dict[str, str]
     api_url: str
 
-    def start(self, *words: str | Path, **env: str) -> "subprocess.Popen[str]":
+    def start(
+        self, *words: str | Path, log: Path | None = None, **env: str
+    ) -> "subprocess.Popen[str]":
+        """Start a command; what it says goes into a pipe, which must be read, or into a file."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *map(str, words)],
             cwd=REPOSITORY,
             env={**self.env, **env},
-            stdout=subprocess.PIPE,
+            stdout=log.open("a") if log else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )

@@ -168,18 +168,19 @@ def running_service(
     for name in ("PREFECT_API_URL", "PREFECT_HOME"):
         env.pop(name, None)
     own = Porf(env, f"http://127.0.0.1:{port}/api")
-    process = own.start("server", "--port", str(port))
+    log = tmp_path / "server.log"
+    process = own.start("server", "--port", str(port), log=log)
     try:
-        _wait_healthy(own.api_url, process)
+        _wait_healthy(own.api_url, process, log)
         yield own
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
 
 
-def _wait_healthy(url: str, process: "subprocess.Popen[str]") -> None:
+def _wait_healthy(url: str, process: "subprocess.Popen[str]", log: Path) -> None:
     for _ in range(1200):
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, log.read_text()
         try:
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                 return
@@ -256,14 +257,14 @@ def test_a_killed_worker_loses_no_result(
         run = run_id(service("submit", photos, *short, **ONE_THREAD).text)
         health = free_port()
         words = ("worker", "--limit", "1", "--health-port", str(health))
-        worker = service.start(*words, **ONE_THREAD)
+        worker = service.start(*words, log=tmp_path / "worker.log", **ONE_THREAD)
         until(lambda: made(out) and pids("stages.process", str(out)), 900)
         answer = httpx.get(f"http://127.0.0.1:{health}/health", timeout=60)
         assert answer.status_code == 200
         below = psutil.Process(worker.pid).children(recursive=True)
         for process in [psutil.Process(worker.pid), *(below if power_cut else [])]:
             process.kill()
-        worker.communicate()
+        worker.wait()
         until(lambda: states_by_id(service)[run] not in GOING_ON, 120 if power_cut else 900)
         before = made(out)
         if power_cut:
