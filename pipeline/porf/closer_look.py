@@ -131,8 +131,8 @@ def _around(
     window: int,
     options: LookConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Best depth (H, W) within the reach and its score, -1 where there is none."""
-    best, scores = depth.clone(), torch.full_like(depth, -1.0)
+    """Best depth (H, W) within the reach and its score; 0 and -1 where there is none."""
+    best, scores = torch.zeros_like(depth), torch.full_like(depth, -1.0)
     if not hit.any():
         return best, scores
     part = _bounds(hit)
@@ -145,7 +145,7 @@ def _around(
     score = volume.gather(0, index[None])[0]
     offset = 2 * reach * between_steps(volume, index) / (count - 1) - reach
     good = ((index > 0) & (index < count - 1)).view_as(start) & hit[part]
-    best[part] = start + offset.view_as(start)
+    best[part] = torch.where(good, start + offset.view_as(start), 0.0)
     scores[part] = torch.where(good, score.view_as(start), -1.0)
     return best, scores
 
