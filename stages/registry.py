@@ -26,7 +26,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="sfm",
-        version=5,
+        version=6,
         config_type=SfmConfig,
         inputs=("ingest",),
         external=("cameras",),

@@ -14,6 +14,9 @@ from pipeline.sfm.twoview import TwoViewTable
 
 WEAK_POINTS = 30
 """Photos joined to the others by fewer common points than this hang loosely."""
+LOOSE_POINTS = 16
+"""A single photo that hangs by fewer than this is left out: 15 matches are what a verified pair of
+photos needs at least, and that much chance holds no camera."""
 GAP_DEG, GAP_RATIO = 20.0, 2.5
 """A gap is wider than this and than so many times the usual step."""
 WIDE_DEG = 35.0
@@ -77,6 +80,24 @@ def inspect_network(model: pycolmap.Reconstruction, names: dict[int, str]) -> Ne
     photos = [names[i] for i in ids]
     gaps, step_deg = _gaps(model, ids, photos)
     return Network(_weak_links(_shared_points(model, ids), photos), gaps, step_deg)
+
+
+def leave_out_loose(model: pycolmap.Reconstruction) -> list[str]:
+    """Deregister single photos that share too few points with every other; their file names.
+
+    Global mapping places what incremental mapping would refuse (it asks for 30 inliers), and such
+    cameras may be off by several times the error of the others.
+    """
+    left_out: list[str] = []
+    while True:
+        ids = registered_ids(model)
+        most = _shared_points(model, ids).max(axis=1)
+        loosest = int(most.argmin())
+        if len(ids) <= 2 or most[loosest] >= LOOSE_POINTS:
+            return left_out
+        image = model.image(ids[loosest])
+        left_out.append(image.name)
+        model.deregister_frame(image.frame_id)
 
 
 def best_partner(table: TwoViewTable, image_ids: set[int], others: set[int]) -> tuple[int, int]:

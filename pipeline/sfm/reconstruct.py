@@ -29,7 +29,7 @@ from pipeline.sfm.given import (
 from pipeline.sfm.gps import positions_m
 from pipeline.sfm.mapping import Mapping, map_incrementally
 from pipeline.sfm.matching import match_pairs, require_matcher
-from pipeline.sfm.network import inspect_network
+from pipeline.sfm.network import inspect_network, leave_out_loose
 from pipeline.sfm.opinions import is_doubtful, most_confirmed
 from pipeline.sfm.pairs import Pair, exhaustive_pairs, sparse_pairs
 from pipeline.sfm.report import FEW_FEATURES, build_report, is_contradicted, unregistered
@@ -125,6 +125,8 @@ def reconstruct(
     ingest = load_ingest(ingest_dir / "ingest.json")
     given = assign_cameras(load_cameras(cameras), ingest, config) if cameras else None
     attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress, given)
+    if given is None:
+        leave_out_loose(attempt.mapping.models[0])
     model, calibration = _calibrated(attempt.mapping.models[0], given, config, progress)
     progress.note(f"calibration: {calibration.rationale}")
     frame = _placed(model, given, ingest, ingest_dir, config, seed, progress)

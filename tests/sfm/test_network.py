@@ -5,7 +5,13 @@ import pycolmap
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.sfm.network import WEAK_POINTS, best_partner, inspect_network
+from pipeline.sfm.network import (
+    LOOSE_POINTS,
+    WEAK_POINTS,
+    best_partner,
+    inspect_network,
+    leave_out_loose,
+)
 from pipeline.sfm.twoview import TwoViewTable, VerifiedPair
 
 FOCAL, SIDE = 800.0, 600
@@ -103,3 +109,16 @@ def test_the_best_partner_has_the_most_matches() -> None:
     table = TwoViewTable({}, [pair(1, 2, 90), pair(1, 5, 20), pair(2, 5, 40), pair(3, 5, 25)])
     assert best_partner(table, {5}, {1, 2, 3}) == (5, 2)
     assert best_partner(table, {1, 2}, {3}) == (0, 0)
+
+
+def test_a_photo_that_hangs_by_next_to_nothing_is_left_out() -> None:
+    loose = [[5, 4]] * (LOOSE_POINTS - 1)
+    model = _model(_ring(list(range(0, 60, 10))), _chain(5, 60) + loose)
+    assert leave_out_loose(model) == ["06.jpg"]
+    assert sorted(_names(model).values()) == [f"{n:02d}.jpg" for n in range(1, 6)]
+    assert leave_out_loose(model) == []
+
+
+def test_a_photo_at_the_limit_stays() -> None:
+    model = _model(_ring(list(range(0, 60, 10))), _chain(5, 60) + [[5, 4]] * LOOSE_POINTS)
+    assert leave_out_loose(model) == []
