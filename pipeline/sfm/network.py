@@ -98,6 +98,7 @@ def leave_out_loose(model: pycolmap.Reconstruction) -> list[str]:
         image = model.image(ids[loosest])
         left_out.append(image.name)
         model.deregister_frame(image.frame_id)
+        model.tear_down()  # what has no pose may not stay in a model
 
 
 def best_partner(table: TwoViewTable, image_ids: set[int], others: set[int]) -> tuple[int, int]:
