@@ -71,6 +71,19 @@ def bury_dead(folder: Path, where: str, api_url: str) -> list[str]:
     return buried
 
 
+def bury_all(folder: Path, api_url: str) -> None:
+    """Mark our runs that have not ended as crashed, on a server that no living run uses.
+
+    A run that a busy server took up but did not let begin has no file of its own; one that has a
+    file is left to `bury_dead`.
+    """
+    unended = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+    body = {"flow_runs": unended, "flows": {"name": {"any_": ["reconstruct"]}}}
+    for run in ask(f"{api_url}/flow_runs/filter", body) or []:
+        if not (folder / "alive" / f"{run['id']}.json").exists():
+            _mark(api_url, str(run["id"]))
+
+
 def _is_dead(path: Path) -> bool:
     with path.open("r") as file:
         try:

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.alive import LOCAL, bury_dead
+from flows.alive import LOCAL, bury_all, bury_dead
 from flows.devices import porf_home
 from pipeline.errors import InputError, PorfError
 from pipeline.store.files import disk_error, write_json
@@ -39,8 +39,16 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
 }
-_UNUSED = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
-_UNUSED += ("CLEANUP_RECONCILER", "CANCELLATION_CLEANUP")
+_UNUSED = (
+    "SCHEDULER",
+    "LATE_RUNS",
+    "FOREMAN",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "TRIGGERS",
+    "CLEANUP_RECONCILER",
+    "CANCELLATION_CLEANUP",
+)
 """Services for deployments, workers and automations, which a local server has none of; each asks
 the database every few seconds, and half of an idle server's processor time is theirs."""
 
@@ -208,6 +216,7 @@ def watch(folder: Path, port: int) -> None:
             starts_left = _RESTARTS if worked else starts_left - 1
         with contextlib.suppress(OSError):
             bury_dead(folder, LOCAL, url)
+            bury_all(folder, url)
         if _announced_pid(folder) == os.getpid():
             (folder / "server.json").unlink(missing_ok=True)
         server.terminate()

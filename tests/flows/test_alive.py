@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.alive import alive, bury_dead
+from flows.alive import alive, bury_all, bury_dead
 from tests.flows.harness import Porf
 
 
@@ -45,6 +45,21 @@ def test_a_living_run_is_left_alone(porf: Porf, running: str, tmp_path: Path) ->
         assert bury_dead(tmp_path, "here", porf.api_url) == []
     assert state_of(porf, running) == "RUNNING"
     assert list((tmp_path / "alive").iterdir()) == []
+
+
+def test_a_run_that_never_began_is_marked_once_nobody_is_left(
+    porf: Porf, running: str, tmp_path: Path
+) -> None:
+    flow = porf.ask("flows/", {"name": "reconstruct"})["id"]
+    other = porf.ask("flows/", {"name": "somebody's"})["id"]
+    waiting, foreign = (
+        str(porf.ask("flow_runs/", {"flow_id": i, "state": {"type": "PENDING"}})["id"])
+        for i in (flow, other)
+    )
+    with alive(tmp_path, running, "elsewhere"):
+        bury_all(tmp_path, porf.api_url)
+    found = [state_of(porf, run) for run in (waiting, foreign, running)]
+    assert found == ["CRASHED", "PENDING", "RUNNING"]
 
 
 def test_what_no_server_answers_for_waits(tmp_path: Path) -> None:
