@@ -12,8 +12,8 @@ from pipeline.sfm.colmap import registered_ids
 MEDIAN_OF_RAYLEIGH = 1.17741
 """Median length of a 2-D Gaussian residual with unit standard deviation in x and y."""
 MIN_TAIL_SIGMAS, MAX_TAIL_SIGMAS = 0.5, 5.0
-MIN_SCALE_PX = 0.05
-"""A loss narrower than this would follow rounding instead of errors."""
+MIN_SCALE_PX = 0.1
+"""Features are not found more exactly; a narrower loss would pick those that happen to agree."""
 MAX_ITERATIONS = 100
 FUNCTION_TOLERANCE = 1e-6
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.progress import Progress
 from pipeline.sfm.adjustment import (
+    MIN_SCALE_PX,
     Adjusted,
     adjust,
     cameras_in_use,
@@ -49,7 +50,6 @@ NEGLIGIBLE_PX = 0.02
 MAX_ERROR_PX = 100.0
 """What an observation of a point behind its camera counts as."""
 LOSS_SCALE_SIGMAS = 2.0
-MIN_LOSS_SCALE_PX = 0.1
 
 Spread = dict[int, NDArray[np.float64]]
 """Camera id → formal covariance of f, cx, cy, k1, k2."""
@@ -104,7 +104,7 @@ def calibrate(
         An adjusted copy of the model, and the report.
     """
     before = squared_residuals_px(model)
-    scale_px = max(LOSS_SCALE_SIGMAS * robust_sigma_px(before), MIN_LOSS_SCALE_PX)
+    scale_px = max(LOSS_SCALE_SIGMAS * robust_sigma_px(before), MIN_SCALE_PX)
     ways = _ways(config)
     candidates, spreads = [], {}
     trial = sample_tracks(model)

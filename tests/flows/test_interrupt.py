@@ -68,7 +68,7 @@ def test_sfm_can_be_interrupted_and_goes_on(
         assert process.poll() is None, "it ended before"
         return any(begun(work) for work in folder.glob("*/whole"))
 
-    until(has_begun, 300)
+    until(has_begun, 900)
     signalled = time.monotonic()
     process.send_signal(number)
     text, _ = process.communicate(timeout=120)

@@ -50,7 +50,7 @@ def test_every_view_is_registered_with_true_rotations() -> None:
     cameras = load_idr_cameras(run.folder("scene") / "cameras_colmap.npz")
     assert run.names == run.truth.names
     _, errors_deg = to_truth(cameras.c2w, run.names, run.truth)
-    assert errors_deg.mean() < 0.15
+    assert errors_deg.mean() < 0.18
 
 
 def test_the_principal_point_is_found_by_evidence() -> None:
