@@ -5,6 +5,7 @@ latest ratios of the same stage on the same kind of device.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Iterator
 from contextlib import suppress
@@ -74,10 +75,11 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     except OSError:
         return
     for text in lines:
-        with suppress(ValueError, TypeError, KeyError, RecursionError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError, OverflowError):
             line = json.loads(text)
-            if all(float(line[n]) > 0 for n in numbers) and line["stage"] and line["device"]:
-                yield line
+            figures = {name: float(line[name]) for name in numbers}
+            if all(0 < figure < math.inf for figure in figures.values()):
+                yield {**figures, "stage": str(line["stage"]), "device": str(line["device"])}
 
 
 def _forget_old(path: Path) -> None:

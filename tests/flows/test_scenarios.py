@@ -124,7 +124,7 @@ def test_kill_9_in_training_and_the_same_command_resumes(porf: Porf, small_case:
     slow = ["--set", "train.steps=400", "--set", "train.checkpoint_every=20"]
     process = porf.start("run", small_case.photos, "-o", small_case.out, "--config", SMALL, *slow)
     hidden = small_case.folder.hidden
-    checkpoint = wait_for(hidden / "work" / "train", "*/checkpoint*")
+    checkpoint = wait_for(hidden / "work" / "train", "*/checkpoint.pt")
     process.kill()
     process.wait()
     time.sleep(1)
@@ -143,7 +143,7 @@ def test_a_killed_stage_process_is_retried_in_the_same_run(
 ) -> None:
     slow = ["--set", "train.steps=400", "--set", "train.checkpoint_every=20"]
     process = porf.start("run", small_case.photos, "-o", small_case.out, "--config", SMALL, *slow)
-    work = wait_for(small_case.folder.hidden / "work" / "train", "*/checkpoint*").parent
+    work = wait_for(small_case.folder.hidden / "work" / "train", "*/checkpoint.pt").parent
     for pid in _stage_processes(work):
         os.kill(pid, signal.SIGKILL)
     text, _ = process.communicate(timeout=300)
