@@ -10,8 +10,6 @@ Source: the idea of refining depth by windows that follow the surface is Furukaw
 a view at once.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,23 +24,15 @@ from pipeline.porf.stereo import (
     between_steps,
     confirmed,
     correlations,
+    nearest_pixels,
     neighbours,
     spread_views,
 )
 from pipeline.progress import Progress
 
-_CHUNK = 16_384
 _TRACE_STEPS = 40
 _STEP_SHARE = 0.9  # of the distance: a trained field is not exactly one
 _ON_SURFACE = 0.01
-
-
-class Surface(Protocol):
-    """What has signed distances."""
-
-    def sdf(self, x: Tensor) -> Tensor:
-        """(N,) at x (N, 3), normalised frame."""
-        ...
 
 
 @torch.no_grad()
@@ -57,7 +47,7 @@ def look_closer(
     """Depth maps near a surface, and where they are to be trusted (H, W) bool.
 
     Args:
-        distances: (1, 1, N, N, N) signed distances of the surface, as `bake` makes them.
+        distances: (1, 1, N, N, N) signed distances of the surface, see `fill_slabs`.
         stereo: says which views, which neighbours and which windows.
     """
     others = neighbours(views.c2w, stereo.neighbours)
@@ -74,18 +64,6 @@ def look_closer(
     maps = DepthMaps(reference, depths, scores)
     trusted = confirmed(views, maps, options)
     return maps, trusted
-
-
-@torch.no_grad()
-def bake(field: Surface, size: int, device: torch.device) -> Tensor:
-    """(1, 1, N, N, N) signed distances on a grid over [-1, 1]³, indexed x, y, z."""
-    axis = torch.linspace(-1, 1, size, device=device)
-    baked = torch.empty(1, 1, size, size, size, device=device)
-    for index in range(size):
-        slab = torch.stack(torch.meshgrid(axis[index : index + 1], axis, axis, indexing="ij"), -1)
-        values = [field.sdf(points) for points in slab.reshape(-1, 3).split(_CHUNK)]
-        baked[0, 0, index] = torch.cat(values).view(size, size)
-    return baked
 
 
 def traced(distances: Tensor, views: StereoViews, i: int) -> tuple[Tensor, Tensor]:
@@ -172,11 +150,6 @@ def with_closer(
 
 def _covered(points: Tensor, views: StereoViews, i: int, pixels: Tensor) -> Tensor:
     """(P,) bool: points (P, 3) that view i sees in one of the pixels (H, W) bool."""
-    height, width = pixels.shape
-    homogeneous = (points @ views.w2c[i, :3, :3].T + views.w2c[i, :3, 3]) @ views.K[i].T
-    x, y = (homogeneous[:, k] / homogeneous[:, 2].clamp(min=1e-6) for k in range(2))
-    inside = (
-        (homogeneous[:, 2] > 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    )
-    column, row = x.round().long().clamp(0, width - 1), y.round().long().clamp(0, height - 1)
-    return inside & pixels[row, column]
+    local = points @ views.w2c[i, :3, :3].T + views.w2c[i, :3, 3]
+    index, seen = nearest_pixels(local, views.K[i], pixels.shape)
+    return seen & pixels.reshape(-1)[index]

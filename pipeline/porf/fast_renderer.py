@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from pipeline.porf.anchors import Anchors, anchor_loss
 from pipeline.porf.background import ColorBackground, VolumeBackground
 from pipeline.porf.config import GridConfig
-from pipeline.porf.grid import GridSurface
+from pipeline.porf.grid import GridSurface, fill_slabs
 from pipeline.porf.neus_renderer import section_opacity
 from pipeline.porf.rays import RayBatch, RenderOutput, unit_sphere_interval
 from pipeline.porf.sampling import importance_depths, section_weights
@@ -20,7 +20,6 @@ _EPSILON = 1e-5
 _PROPOSAL_INV_S_MAX = 80.0
 _DEPTH_JITTER = 0.002
 _LAST_SECTION = 2 / 64  # NeuS' length of a section that has no next sample
-_CHUNK = 16_384
 _VIEW_RAMP = 0.1  # share of the steps in which view dependence fades in
 _ANCHORS_PER_STEP = 512
 
@@ -96,23 +95,11 @@ class GridModel(nn.Module):
         joined = share / config.coarse_share if config.coarse_share else 1.0
         self.active_levels = min(levels, 2 + int(joined * (levels - 2 + 1e-9)))
         if step in (0, total_steps):
-            self._refresh_cache(0, config.cache_resolution)
+            fill_slabs(self.cache, self.sdf)
         else:
             size, steps = config.cache_resolution, config.cache_steps
             turn = step % steps
-            self._refresh_cache(turn * size // steps, (turn + 1) * size // steps)
-
-    def _refresh_cache(self, begin: int, end: int) -> None:
-        """Recompute the slabs [begin, end) of the cache along x."""
-        size = self.config.cache_resolution
-        axis = torch.linspace(-1, 1, size, device=self.cache.device)
-        for index in range(begin, end):
-            slab = torch.stack(
-                torch.meshgrid(axis[index : index + 1], axis, axis, indexing="ij"), -1
-            )
-            points = slab.reshape(-1, 3)
-            values = [self.surface.sdf(p, self.active_levels) for p in points.split(_CHUNK)]
-            self.cache[0, 0, index] = torch.cat(values).view(size, size)
+            fill_slabs(self.cache, self.sdf, turn * size // steps, (turn + 1) * size // steps)
 
     def sdf(self, x: Tensor) -> Tensor:
         """See `FieldModel.sdf`."""

@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.porf.anchors import Anchors, anchor_loss, triangulate_anchors
-from pipeline.porf.closer_look import bake, look_closer, with_closer
+from pipeline.porf.closer_look import look_closer, with_closer
 from pipeline.porf.config import StereoConfig, TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.fast_renderer import GridModel
+from pipeline.porf.grid import fill_slabs
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.schedule import warmup_cosine
@@ -75,7 +76,9 @@ def look_again(
         return
     options = config.look
     views = stereo_views(observations.images, observations.K, c2w, options.max_image_side)
-    distances = bake(field, _BAKED_PER_CACHED * config.grid.cache_resolution, c2w.device)
+    size = _BAKED_PER_CACHED * config.grid.cache_resolution
+    distances = torch.empty(1, 1, size, size, size, device=c2w.device)
+    fill_slabs(distances, field.sdf)
     maps, trusted = look_closer(distances, views, config.stereo, options, progress, interruption)
     covered = _mask_cover(observations, views)
     if covered is not None:

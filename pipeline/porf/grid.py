@@ -1,5 +1,7 @@
 """The fast surface: hashed feature grid, distance network with analytic normals, colour network."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,25 @@ from pipeline.porf.hash_grid import HashGrid
 from pipeline.porf.networks import DistanceNetwork, SmallNetwork, direction_features
 
 _FEATURES = 15
+_CHUNK = 16_384
+
+
+@torch.no_grad()
+def fill_slabs(
+    distances: Tensor, sdf: Callable[[Tensor], Tensor], begin: int = 0, end: int | None = None
+) -> None:
+    """Put signed distances into slabs [begin, end) along x of a grid over [-1, 1]³.
+
+    Args:
+        distances: (1, 1, N, N, N), indexed x, y, z; written in place.
+        sdf: signed distances (P,) at points (P, 3).
+    """
+    size = len(distances[0, 0])
+    axis = torch.linspace(-1, 1, size, device=distances.device)
+    for index in range(begin, size if end is None else end):
+        slab = torch.stack(torch.meshgrid(axis[index : index + 1], axis, axis, indexing="ij"), -1)
+        values = [sdf(points) for points in slab.reshape(-1, 3).split(_CHUNK)]
+        distances[0, 0, index] = torch.cat(values).view(size, size)
 
 
 class GridSurface(nn.Module):

@@ -166,16 +166,24 @@ def confirmed(
 def _agrees(points: Tensor, w2c: Tensor, K: Tensor, depth: Tensor, tolerance: float) -> Tensor:
     """(P,) 1.0 where another view's depth map (H, W) has the points (P, 3) too."""
     local = points @ w2c[:3, :3].T + w2c[:3, 3]
-    height, width = depth.shape
-    homogeneous = local @ K.T
-    z = homogeneous[:, 2]
-    x, y = (homogeneous[:, k] / z.clamp(min=_PARALLEL) for k in range(2))
-    x, y = x.round(), y.round()
-    seen = (z > 0) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    flat = y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
-    theirs = depth.reshape(-1)[flat]
+    index, seen = nearest_pixels(local, K, depth.shape)
+    theirs = depth.reshape(-1)[index]
     distance = local.norm(dim=-1)
     return (seen & ((theirs - distance).abs() < tolerance * distance)).float()
+
+
+def nearest_pixels(local: Tensor, K: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+    """Where a view of `size` (H, W) sees points (P, 3) of its own frame.
+
+    Returns:
+        (P,) indices of the nearest pixels, row by row, and (P,) bool where there is one.
+    """
+    height, width = size
+    homogeneous = local @ K.T
+    z = homogeneous[:, 2]
+    x, y = ((homogeneous[:, k] / z.clamp(min=_PARALLEL)).round() for k in range(2))
+    seen = (z > 0) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long(), seen
 
 
 def _sweep_view(

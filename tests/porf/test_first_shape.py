@@ -8,11 +8,12 @@ from torch import Tensor
 
 from pipeline.geometry.cameras import look_at, pixel_rays
 from pipeline.porf.anchors import Anchors, anchor_loss
-from pipeline.porf.closer_look import bake, look_closer, traced, with_closer
+from pipeline.porf.closer_look import look_closer, traced, with_closer
 from pipeline.porf.config import GridConfig, LookConfig, StereoConfig, TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
+from pipeline.porf.grid import fill_slabs
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.semi_global import aggregated
@@ -240,19 +241,15 @@ def test_masks_keep_anchors_on_the_object_and_empty_the_rest(
     assert (ends == 0).sum() > 1000  # background is free
 
 
-class _Ball:
-    """A field that is a ball, of another size than the one in the photos."""
-
-    def __init__(self, radius: float) -> None:
-        self.radius = radius
-
-    def sdf(self, x: Tensor) -> Tensor:
-        return x.norm(dim=1) - self.radius
+def _ball_distances(radius: float) -> Tensor:
+    distances = torch.empty(1, 1, 64, 64, 64)
+    fill_slabs(distances, lambda x: x.norm(dim=1) - radius)
+    return distances
 
 
 def test_rays_meet_the_surface_of_the_field(ball: tuple[StereoViews, NDArray]) -> None:
     views, true = ball
-    distances = bake(_Ball(RADIUS), 64, torch.device("cpu"))
+    distances = _ball_distances(RADIUS)
     for i in (0, 3):
         depth, hit = traced(distances, views, i)
         there = torch.from_numpy(np.isfinite(true[i]))
@@ -265,7 +262,7 @@ def test_a_closer_look_finds_the_true_ball(ball: tuple[StereoViews, NDArray]) ->
     """The field is a tenth too small; windows follow it, and find the depths of the photos."""
     views, true = ball
     options = LookConfig(reach=0.12, depths=17, consistency=0.02)
-    distances = bake(_Ball(0.9 * RADIUS), 64, torch.device("cpu"))
+    distances = _ball_distances(0.9 * RADIUS)
     maps, trusted = look_closer(distances, views, OPTIONS, options, NullProgress())
     before, after = [], []
     for i, depth, good in zip(maps.view, maps.depth, trusted, strict=True):
