@@ -82,13 +82,16 @@ def inspect_network(model: pycolmap.Reconstruction, names: dict[int, str]) -> Ne
     return Network(_weak_links(_shared_points(model, ids), photos), gaps, step_deg)
 
 
-def leave_out_loose(model: pycolmap.Reconstruction) -> list[str]:
-    """Deregister single photos that share too few points with every other; their file names.
+def leave_out_loose(model: pycolmap.Reconstruction) -> dict[str, int]:
+    """Deregister single photos that share too few points with every other.
 
     Global mapping places what incremental mapping would refuse (it asks for 30 inliers), and such
     cameras may be off by several times the error of the others.
+
+    Returns:
+        The most points that each shared with another photo, by file name.
     """
-    left_out: list[str] = []
+    left_out: dict[str, int] = {}
     while True:
         ids = registered_ids(model)
         most = _shared_points(model, ids).max(axis=1)
@@ -96,7 +99,7 @@ def leave_out_loose(model: pycolmap.Reconstruction) -> list[str]:
         if len(ids) <= 2 or most[loosest] >= LOOSE_POINTS:
             return left_out
         image = model.image(ids[loosest])
-        left_out.append(image.name)
+        left_out[image.name] = int(most[loosest])
         model.deregister_frame(image.frame_id)
         model.tear_down()  # what has no pose may not stay in a model
 

@@ -125,8 +125,7 @@ def reconstruct(
     ingest = load_ingest(ingest_dir / "ingest.json")
     given = assign_cameras(load_cameras(cameras), ingest, config) if cameras else None
     attempt = _best_attempt(ingest, ingest_dir, work, config, seed, progress, given)
-    if given is None:
-        leave_out_loose(attempt.mapping.models[0])
+    loose = leave_out_loose(attempt.mapping.models[0]) if given is None else {}
     model, calibration = _calibrated(attempt.mapping.models[0], given, config, progress)
     progress.note(f"calibration: {calibration.rationale}")
     frame = _placed(model, given, ingest, ingest_dir, config, seed, progress)
@@ -142,6 +141,7 @@ def reconstruct(
             attempt.features,
             attempt.table,
             attempt.image_ids,
+            loose,
             given.missing if given else (),
         ),
         {"tried": attempt.pairs_tried, "verified": len(attempt.table.pairs)},

@@ -15,6 +15,7 @@ from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.consistency import Consistency
 from pipeline.sfm.features import file_name
 from pipeline.sfm.mapping import Mapping
+from pipeline.sfm.network import LOOSE_POINTS
 from pipeline.sfm.twoview import TwoViewTable
 
 FEW_FEATURES = 100
@@ -32,11 +33,13 @@ def unregistered(
     features: dict[str, int],
     table: TwoViewTable,
     image_ids: dict[str, int],
+    loose: dict[str, int],
     without_camera: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Usable photos outside the chosen model, each with its reason, by name.
 
     Args:
+        loose: most points shared with another photo, of those left out for having so few.
         without_camera: photos for which the user's cameras had none.
     """
     inside = {mapping.models[0].image(i).name for i in mapping.models[0].reg_image_ids()}
@@ -54,6 +57,11 @@ def unregistered(
         to_model = [p for p in partners[image_ids[name]] if p in inside_ids]
         if photo.name in without_camera:
             reason = "no camera was given for it"
+        elif name in loose:
+            reason = (
+                f"found a place, but shares no more than {loose[name]} points with any other photo:"
+                f" left out, since fewer than {LOOSE_POINTS} hold no camera"
+            )
         elif features[name] < FEW_FEATURES:
             reason = f"only {features[name]} features: no texture, blurred, or masked out"
         elif group is not None:
