@@ -19,10 +19,11 @@ test: setup            ## the default test suite
 test-all: setup        ## the slow ones too
 	$(PYTEST) $(TESTS)
 
-lint: setup            ## style
+lint: setup            ## style, the image, the compose files against their schema
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/hadolint docker/Dockerfile
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yml docker/workers.yml
 
 types: setup           ## static types
 	$(VENV)/bin/mypy

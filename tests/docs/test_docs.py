@@ -1,8 +1,11 @@
 """The guides: links lead somewhere, examples run, the reference is current, compose files hold."""
 
+import json
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,11 +102,11 @@ def test_compose_files_hang_together(name: str) -> None:
     for service in plan["services"].values():
         assert "image" in service or "build" in service
         if name == "workers.yml" and service.get("command") != ["deploy"]:  # it ends at once
-            assert "healthcheck" in service
+            assert is_asked_for_health(service)
         for needed, condition in service.get("depends_on", {}).items():
             assert needed in plan["services"]
             if condition["condition"] == "service_healthy":
-                assert "healthcheck" in plan["services"][needed]
+                assert is_asked_for_health(plan["services"][needed])
         for volume in service.get("volumes", []):
             source = re.sub(r"\$\{[^}]*\}", "/x", volume).split(":")[0]
             assert source.startswith((".", "/")) or source in plan["volumes"]
@@ -112,6 +115,38 @@ def test_compose_files_hang_together(name: str) -> None:
         image = service.get("image", "x:1")
         assert ":" in image
         assert not image.endswith(":latest")
+
+
+def is_asked_for_health(service: dict[str, Any]) -> bool:
+    return "healthcheck" in service or "PORF_HEALTH_URL" in service["environment"]
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers with the status that its path names."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path.strip("/")))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_image_asks_its_container_for_its_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    (check,) = re.findall(r"^HEALTHCHECK .*? CMD (\[.*\])$", text, flags=re.MULTILINE)
+    program, *words = json.loads(check)
+    assert program == "python"
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for path, healthy in (("200", True), ("503", False), (None, True)):
+            monkeypatch.delenv("PORF_HEALTH_URL", raising=False)
+            if path:
+                address = f"http://127.0.0.1:{server.server_port}/{path}"
+                monkeypatch.setenv("PORF_HEALTH_URL", address)
+            ended = subprocess.run([sys.executable, *words], capture_output=True, check=False)
+            assert (ended.returncode == 0) == healthy, path
+        server.shutdown()
 
 
 def test_workers_file_holds_no_passwords_and_known_commands() -> None:
