@@ -81,6 +81,11 @@ class Anchors:
         return self.lines[:, 9].long()
 
     @property
+    def ends(self) -> Tensor:
+        """(P,) bool: whether the lines end at a surface."""
+        return self.lines[:, 8] > 0
+
+    @property
     def points(self) -> Tensor:
         """(P, 3) where the lines end, at a surface or where they leave the sphere."""
         return self.lines[:, :3] + self.lines[:, 3:6] * self.lines[:, 7:8]

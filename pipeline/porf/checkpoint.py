@@ -19,7 +19,7 @@ from pipeline.porf.config import TrainConfig
 FORMAT = 1
 """Of finished models. Raised whenever newer code could not open them."""
 
-CHECKPOINT_FORMAT = 3
+CHECKPOINT_FORMAT = 4
 """Raised whenever checkpoints of older code could not continue the same training."""
 
 _NAMED_DIFFERENCES = 4

@@ -16,18 +16,17 @@ from torch.nn import functional as F
 
 from pipeline.porf.anchors import Anchors
 from pipeline.porf.config import LookConfig, StereoConfig
+from pipeline.porf.correlation import correlations
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.rays import RayBatch, unit_sphere_interval
 from pipeline.porf.stereo import (
     DepthMaps,
-    StereoViews,
     between_steps,
+    compared_views,
     confirmed,
-    correlations,
     nearest_pixels,
-    neighbours,
-    spread_views,
 )
+from pipeline.porf.stereo_views import StereoViews
 from pipeline.progress import Progress
 
 _TRACE_STEPS = 40
@@ -50,18 +49,17 @@ def look_closer(
         distances: (1, 1, N, N, N) signed distances of the surface, see `fill_slabs`.
         stereo: says which views, which neighbours and which windows.
     """
-    others = neighbours(views.c2w, stereo.neighbours)
-    reference = [i for i in spread_views(views.c2w, stereo.views) if others[i]]
+    compared = compared_views(views.c2w, stereo)
     depths, scores = [], []
-    for done, i in enumerate(reference):
+    for done, (i, others) in enumerate(compared.items()):
         depth, hit = traced(distances, views, i)
-        best, score = _around(views, i, others[i], depth, hit, stereo.window, options)
+        best, score = _around(views, i, others, depth, hit, stereo.window, options)
         depths.append(best)
         scores.append(score)
-        progress.advance("closer look", done + 1, len(reference))
+        progress.advance("closer look", done + 1, len(compared))
         if interruption is not None:
             interruption.check()
-    maps = DepthMaps(reference, depths, scores)
+    maps = DepthMaps(list(compared), depths, scores)
     trusted = confirmed(views, maps, options)
     return maps, trusted
 
@@ -135,21 +133,27 @@ def _bounds(pixels: Tensor) -> tuple[slice, slice]:
 
 
 def with_closer(
-    anchors: Anchors, views: StereoViews, maps: DepthMaps, trusted: list[Tensor]
+    anchors: Anchors,
+    views: StereoViews,
+    maps: DepthMaps,
+    trusted: list[Tensor],
+    tolerance: float,
 ) -> Anchors:
-    """Anchors of the closer depths, and those of the old ones whose pixels have none."""
+    """Anchors of the closer depths, and the old ones that these say nothing about.
+
+    Old ones go where their own pixel has a closer depth, and where another view looks through their
+    point: it sees something farther away there, by more than `tolerance` of its distance.
+    """
     keep = torch.ones(len(anchors), dtype=torch.bool, device=anchors.lines.device)
-    found = []
-    for i, points, good in zip(maps.view, maps.points(views), trusted, strict=True):
+    found, old, inside = [], anchors.points, anchors.ends
+    parts = zip(maps.view, maps.depth, maps.points(views), trusted, strict=True)
+    for i, depth, points, good in parts:
         seen = points[good]
         found.append(Anchors(views.c2w[i, :3, 3].expand_as(seen), seen, i).lines)
-        mine = (anchors.view == i).nonzero()[:, 0]
-        keep[mine] = ~_covered(anchors.points[mine], views, i, good)
+        local = old @ views.w2c[i, :3, :3].T + views.w2c[i, :3, 3]
+        index, visible = nearest_pixels(local, views.K[i], good.shape)
+        measured = visible & good.reshape(-1)[index]
+        distance = local.norm(dim=1)
+        before = inside & (depth.reshape(-1)[index] - distance > tolerance * distance)
+        keep &= ~(measured & ((anchors.view == i) | before))
     return Anchors.of_lines(torch.cat([anchors.lines[keep], *found]))
-
-
-def _covered(points: Tensor, views: StereoViews, i: int, pixels: Tensor) -> Tensor:
-    """(P,) bool: points (P, 3) that view i sees in one of the pixels (H, W) bool."""
-    local = points @ views.w2c[i, :3, :3].T + views.w2c[i, :3, 3]
-    index, seen = nearest_pixels(local, views.K[i], pixels.shape)
-    return seen & pixels.reshape(-1)[index]

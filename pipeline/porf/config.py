@@ -204,6 +204,13 @@ class LookConfig(_Section):
         200, ge=0, description="steps in which a surface is fitted to it that knows no colours yet"
     )
     max_image_side: int = Field(640, ge=32, description="larger images are reduced")
+    levels: int = Field(
+        2,
+        ge=1,
+        le=4,
+        description="sizes of the images, each half of the next one; with half the size goes twice "
+        "the reach",
+    )
     reach: float = Field(
         0.05, gt=0, lt=1, description="how far around the surface, units of the region's radius"
     )
@@ -212,6 +219,25 @@ class LookConfig(_Section):
     min_views: int = Field(1, ge=0, description="other depth maps that must confirm a depth")
     consistency: float = Field(
         0.005, gt=0, lt=1, description="depths confirm each other within this share"
+    )
+
+
+class SurfaceConfig(_Section):
+    """Which surface is the result."""
+
+    mode: Literal["joint", "second_stage"] = Field(
+        "joint",
+        description="joint: the surface that was trained together with the cameras; second_stage: "
+        "another one, trained after it with the refined cameras held fixed",
+    )
+    steps: int = Field(2500, ge=1, description="steps of the second stage")
+    resolutions: tuple[int, ...] = Field(
+        (16, 32, 64, 128, 256),
+        min_length=1,
+        description="its fast field's vertices along an axis, coarse to fine",
+    )
+    log2_entries: int = Field(
+        19, ge=8, le=24, description="a level of it has at most 2^this entries"
     )
 
 
@@ -273,6 +299,7 @@ class TrainConfig(StageConfig):
     stereo: StereoConfig = StereoConfig()
     look: LookConfig = LookConfig()
     grid: GridConfig = GridConfig()
+    surface: SurfaceConfig = SurfaceConfig()
     neus: NeusConfig = NeusConfig()
     checkpoint_every: int = Field(
         500, ge=1, description="steps between checkpoints", json_schema_extra=NOT_IN_KEY

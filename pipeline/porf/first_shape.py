@@ -15,7 +15,8 @@ from pipeline.porf.grid import fill_slabs
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.schedule import warmup_cosine
-from pipeline.porf.stereo import DepthMaps, StereoViews, confirmed, stereo_views, sweep
+from pipeline.porf.stereo import DepthMaps, confirmed, sweep
+from pipeline.porf.stereo_views import StereoViews, stereo_views
 from pipeline.progress import Progress
 
 _MAX_ANCHORS = 400_000
@@ -74,18 +75,23 @@ def look_again(
     """
     if field.anchors is None:
         return
-    options = config.look
-    views = stereo_views(observations.images, observations.K, c2w, options.max_image_side)
     size = _BAKED_PER_CACHED * config.grid.cache_resolution
     distances = torch.empty(1, 1, size, size, size, device=c2w.device)
     fill_slabs(distances, field.sdf)
-    maps, trusted = look_closer(distances, views, config.stereo, options, progress, interruption)
-    covered = _mask_cover(observations, views)
-    if covered is not None:
-        on_object = [covered[i] > 0.5 for i in maps.view]
-        trusted = [a & b for a, b in zip(trusted, on_object, strict=True)]
-    renewed = with_closer(field.anchors, views, maps, trusted)
-    field.anchors = renewed.limited(_MAX_ANCHORS, generator)
+    anchors = field.anchors
+    largest_px = min(config.look.max_image_side, max(observations.images.shape[1:3]))
+    for level in reversed(range(config.look.levels)):
+        options = config.look.model_copy(update={"reach": config.look.reach * 2**level})
+        views = stereo_views(observations.images, observations.K, c2w, largest_px // 2**level)
+        maps, trusted = look_closer(
+            distances, views, config.stereo, options, progress, interruption
+        )
+        covered = _mask_cover(observations, views)
+        if covered is not None:
+            on_object = [covered[i] > 0.5 for i in maps.view]
+            trusted = [a & b for a, b in zip(trusted, on_object, strict=True)]
+        anchors = with_closer(anchors, views, maps, trusted, options.consistency)
+    field.anchors = anchors.limited(_MAX_ANCHORS, generator)
 
 
 def collect_anchors(

@@ -10,30 +10,16 @@ resolution³ entries, a power of two. `channels` is a tuple of C numbers whose l
 it makes C a constant of the compiled code.
 """
 
-import threading
-from typing import Any
-
-import numba
 import numpy as np
 from numba import prange
 
-# OpenMP's idle threads spin, beside torch's that spin too: on a busy machine a step then costs six
-# times the processor time (measured). The work queue's threads sleep. It serves one caller at a
-# time, hence `lock`.
-numba_config: Any = numba.config
-numba_config.THREADING_LAYER = "workqueue"
-
-lock = threading.Lock()
-"""To be held around every call of a kernel."""
-
-_compiled: Any = numba.njit(parallel=True, nogil=True, cache=True, fastmath={"contract"})
-_inlined: Any = numba.njit(inline="always")
+from pipeline.porf.compiled import inlined, parallel
 
 PRIME_Y, PRIME_Z = 2654435761, 805459861  # Müller et al., equation 4
 _ONE, _HALF = np.float32(1), np.float32(0.5)
 
 
-@_inlined
+@inlined
 def _row(ix, iy, iz, resolution, start, entries):  # type: ignore[no-untyped-def]
     """Table row of a vertex: dense levels in C order, larger ones hashed."""
     if resolution * resolution * resolution <= entries:
@@ -41,7 +27,7 @@ def _row(ix, iy, iz, resolution, start, entries):  # type: ignore[no-untyped-def
     return start + ((ix ^ (iy * PRIME_Y) ^ (iz * PRIME_Z)) & (entries - 1))
 
 
-@_inlined
+@inlined
 def _cell(coordinate, resolution):  # type: ignore[no-untyped-def]
     """Cell index and fraction along one axis; coordinates beyond [-1, 1] stick to the border."""
     clamped = min(max(coordinate, -_ONE), _ONE)
@@ -51,7 +37,7 @@ def _cell(coordinate, resolution):  # type: ignore[no-untyped-def]
     return index, scaled - np.float32(index)
 
 
-@_compiled
+@parallel
 def interpolate(table, x, resolution, start, entries, channels, value, jacobian):  # type: ignore[no-untyped-def]
     """Fill value (N, L·C) and jacobian (3, N, L·C), the derivatives after x."""
     width = len(channels)
@@ -92,7 +78,7 @@ def interpolate(table, x, resolution, start, entries, channels, value, jacobian)
                 jacobian[2, n, k] = (dz0 * gx + dz1 * fx) * per_unit
 
 
-@_compiled
+@parallel
 def interpolate_value(table, x, resolution, start, entries, channels, value):  # type: ignore[no-untyped-def]
     """Fill value (N, L·C) only."""
     width = len(channels)
@@ -113,7 +99,7 @@ def interpolate_value(table, x, resolution, start, entries, channels, value):  #
                     value[n, level * width + c] += weight * table[row, c]
 
 
-@_compiled
+@parallel
 def scatter(x, resolution, start, entries, channels, grad_value, grad_jacobian, grad_table):  # type: ignore[no-untyped-def]
     """Add the adjoint of `interpolate` to grad_table (rows, C).
 
@@ -149,7 +135,7 @@ def scatter(x, resolution, start, entries, channels, grad_value, grad_jacobian, 
                     )
 
 
-@_compiled
+@parallel
 def scatter_value(x, resolution, start, entries, channels, grad_value, grad_table):  # type: ignore[no-untyped-def]
     """Add the adjoint of `interpolate_value` to grad_table (rows, C)."""
     width = len(channels)
@@ -166,8 +152,3 @@ def scatter_value(x, resolution, start, entries, channels, grad_value, grad_tabl
                 row = _row(ix + dx, iy + dy, iz + dz, r, s, t)
                 for c in range(width):
                     grad_table[row, c] += weight * grad_value[n, level * width + c]
-
-
-def use_threads(count: int) -> None:
-    """Let the kernels run on `count` threads, or on as many as numba has."""
-    numba.set_num_threads(min(count, int(numba_config.NUMBA_NUM_THREADS)))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.porf import grid_kernels
+from pipeline.porf.compiled import lock
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _compiled_interpolate(
     value = table.new_empty(len(x), width)
     arguments = (_numpy(table), _numpy(x), *shape.kernel_arguments())
     jacobian = table.new_empty((3, len(x), width) if with_jacobian else 0)
-    with grid_kernels.lock:
+    with lock:
         if with_jacobian:
             grid_kernels.interpolate(*arguments, value.numpy(), jacobian.numpy())
         else:
@@ -148,7 +149,7 @@ def _compiled_scatter(
     x: Tensor, shape: GridShape, grad_value: Tensor, grad_jacobian: Tensor | None, out: Tensor
 ) -> None:
     arguments = (_numpy(x), *shape.kernel_arguments(), _numpy(grad_value))
-    with grid_kernels.lock:
+    with lock:
         if grad_jacobian is None:
             grid_kernels.scatter_value(*arguments, out.numpy())
         else:

@@ -86,6 +86,7 @@ def training_figures(
     """How training went, and what the held-out matches say before and after."""
     by_name = {c.name: c for c in candidates}
     before, after = by_name["input"], by_name[accepted]
+    second = {"second_stage_steps": config.surface.steps}
     return {
         "heldout_share": config.epipolar.heldout_share,
         "heldout_matches": gate.table.num_matches,
@@ -94,6 +95,7 @@ def training_figures(
         "accepted_cameras": accepted,
         "psnr_train_db": history[-1][HISTORY_COLUMNS.index("psnr_db")],
         "steps": config.steps,
+        **(second if config.surface.mode == "second_stage" else {}),
         "training_width_px": int(observations.images.shape[2]),
         "training_height_px": int(observations.images.shape[1]),
     }

@@ -14,6 +14,7 @@ from pipeline.porf.config import TrainConfig
 from pipeline.porf.lens import Lens
 from pipeline.porf.models import build_field, build_poses
 from pipeline.porf.outcome import exported_cameras
+from pipeline.porf.second_stage import second_stage_options
 
 
 def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed: int) -> int:
@@ -40,6 +41,8 @@ def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed:
             hint="training writes one every train.checkpoint_every steps, and when it is stopped",
         )
     joint = state["joint"]
+    if state["second_stage"]:
+        config = second_stage_options(config)
     _, start_c2w, lens = next(c for c in state["candidates"] if c[0] == state["start"])
     start_K = Lens(*lens).applied(torch.from_numpy(case.cameras.K))
     field = build_field(config, None, device)
@@ -47,12 +50,12 @@ def write_snapshot(case: Case, config: TrainConfig, work: Path, out: Path, seed:
     with torch.no_grad():
         field.begin_step(config.steps, config.steps)
         c2w = joint["fixed_c2w"]
-        if c2w is None:
+        if c2w is None:  # only in the first stage
             poses = build_poses(config.pose, start_c2w.float(), None)
             poses.load_state_dict(joint["poses"])
             c2w = poses()
     cameras = exported_cameras(case.cameras, c2w, start_K)
-    step = int(joint["step"])
+    step = int(state["history"][-1][0]) if state["second_stage"] else int(joint["step"])
     result = TrainResult(cameras, "joint", [], state["history"], {"steps": step})
     write_artifacts(out, config, field, result, c2w, case)
     return step

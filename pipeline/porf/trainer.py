@@ -13,10 +13,11 @@ How cameras are accepted:
 
 With `settle_share` 0 (the published schedule) cameras are trained to the last step, exported as
 they are, and the gate only reports.
+
+A second stage, on request, then trains a finer surface anew while the accepted cameras stay.
 """
 
 import hashlib
-import time
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
@@ -33,20 +34,21 @@ from pipeline.porf.acceleration import (
     say_unused,
     unused_requests,
 )
-from pipeline.porf.artifacts import HISTORY_COLUMNS, TrainResult, write_artifacts
+from pipeline.porf.artifacts import TrainResult, write_artifacts
 from pipeline.porf.board import Board
 from pipeline.porf.checkpoint import CheckpointFile, training_identity
+from pipeline.porf.compiled import use_threads
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.epipolar_phase import refine_by_epipolar
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.first_cameras import find_first_cameras
-from pipeline.porf.first_shape import fit_to_anchors, give_first_shape, look_again
+from pipeline.porf.first_shape import give_first_shape
 from pipeline.porf.gate import Candidate, Gate, with_heldout_marks
-from pipeline.porf.grid_kernels import use_threads
 from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
 from pipeline.porf.joint import JointTraining, pixel_psnr
 from pipeline.porf.lens import Lens
+from pipeline.porf.loop import Surroundings, TrainingLoop
 from pipeline.porf.memory import is_out_of_memory, too_little_memory
 from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
@@ -56,16 +58,14 @@ from pipeline.porf.outcome import (
     judgement,
     lens_figures,
     mean_turn_deg,
-    progress_figures,
     training_figures,
 )
 from pipeline.porf.poses import PoseField
+from pipeline.porf.second_stage import begin_like, second_stage_options
 from pipeline.progress import NullProgress, Progress
 from pipeline.verdict import Verdict
 
-_REPORT_SECONDS = 0.5
 _PSNR_PIXELS = 8192
-_DIVERGED = "lower the learning rates of the train stage, or try another seed"
 
 
 def train(
@@ -125,8 +125,7 @@ class _Training:
         self.unused = unused_requests(config, self.device)
         self.settings: dict[str, Any] = say_unused(self.unused, progress)
         self.accepted = "input"
-        self.last_report = self.started = time.monotonic()
-        self.started_step = 0
+        self.in_second_stage = False
 
     def run(self, out: Path) -> TrainResult:
         case, config = self.case, self.config
@@ -149,9 +148,12 @@ class _Training:
             self.warnings.append("there are no matches: cameras are refined by colours alone")
         self.observations = load_observations(case, config, self.seed, self.device, self.progress)
         joint = self._start()
-        self.board = Board(self.work, config.tensorboard, joint.step)
+        self.board = Board(self.work, config.tensorboard, self._first_step + joint.step)
         with matrix_precision(config, self.device):
-            self._train_jointly(joint)
+            joint, loop = self._train(joint)
+        self.settings |= loop.settings | {"steps_per_second": round(loop.rate, 3)}
+        loop.pictures()
+        self.board.close(out)
         return self._finish(joint, out)
 
     def named(self, error: TrainingDiverged) -> TrainingDiverged:
@@ -173,19 +175,75 @@ class _Training:
         poses = build_poses(self.config.pose, self.start.c2w.float(), self._generator("poses"))
         return poses.to(self.device)
 
+    @property
+    def _first_step(self) -> int:
+        """Steps that were trained before the present stage."""
+        return self.config.steps if self.in_second_stage else 0
+
     def _joint(self, poses: PoseField) -> JointTraining:
-        field_model = build_field(self.config, self._generator("field"), self.device)
-        if self.config.compile and "compile" not in self.unused:
+        """Training of the present stage before its first step."""
+        config, stage = self.config, ""
+        if self.in_second_stage:
+            config, stage = second_stage_options(config), "second stage, "
+        field_model = build_field(config, self._generator(f"{stage}field"), self.device)
+        if config.compile and "compile" not in self.unused:
             compile_rendering(cast(nn.Module, field_model))
         return JointTraining(
-            self.config,
+            config,
             field_model,
             poses,
             self.observations,
             self.table,
             self.match_K,
-            _derived_seed(self.seed, "joint"),
+            _derived_seed(self.seed, f"{stage}joint"),
         )
+
+    def _train(self, joint: JointTraining) -> tuple[JointTraining, TrainingLoop]:
+        """Train what is left; the last stage's training and loop."""
+        if not self.in_second_stage:
+            loop = self._loop("joint", joint)
+            loop.run(lambda: self._settle(joint))
+            self._accept_last(joint)
+            if self.config.surface.mode == "joint":
+                return joint, loop
+            joint = self._second_stage(joint)
+        loop = self._loop("second stage", joint)
+        loop.run()
+        return joint, loop
+
+    def _loop(self, phase: str, joint: JointTraining) -> TrainingLoop:
+        around = Surroundings(self._camera_figures, self.progress, self.interruption, self.board)
+        return TrainingLoop(
+            phase,
+            joint,
+            around,
+            self.checkpoint,
+            self._state,
+            lambda purpose: self._generator(f"{phase}, {purpose}"),
+            self.history,
+            self._first_step,
+        )
+
+    def _camera_figures(self, c2w: Tensor) -> tuple[float, float]:
+        return self._judge("now", c2w).error_px, mean_turn_deg(self.c2w_input, c2w)
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the steps."""
+        return {
+            "accepted": self.accepted,
+            "candidates": [(c.name, c.c2w, astuple(c.lens)) for c in self.candidates],
+            "start": self.start.name,
+            "second_stage": self.in_second_stage,
+        }
+
+    def _second_stage(self, joint: JointTraining) -> JointTraining:
+        """A finer surface, fitted to the same depths, around the cameras as they are by now."""
+        self.in_second_stage = True
+        self.progress.note("a finer surface is trained anew, with these cameras")
+        finer = self._joint(self._new_poses())
+        finer.fix_poses(joint.current_c2w())
+        begin_like(joint.field, finer, self._generator("second stage, shape"), self.progress)
+        return finer
 
     def _start(self) -> JointTraining:
         """Joint training, fresh after the epipolar phase or where the checkpoint left it."""
@@ -194,14 +252,17 @@ class _Training:
             self.progress.note(reason)
         if state is not None:
             self.history = state["history"]
-            self.accepted = state["accepted"]
             self.candidates = [
                 self.gate.judge(name, c2w, Lens(*lens)) for name, c2w, lens in state["candidates"]
             ]
-            self._start_from(self._candidate(state["start"]))
+            self._start_from(self._candidate(state["start"]), state["accepted"])
+            self.in_second_stage = state["second_stage"]
             joint = self._joint(self._new_poses())
             joint.load_state_dict(state["joint"])
-            self.progress.note(f"training continues at step {joint.step} of {self.config.steps}")
+            stage = " of the second stage" if self.in_second_stage else ""
+            self.progress.note(
+                f"training continues at step {joint.step} of {joint.config.steps}{stage}"
+            )
             return joint
         self.candidates = [self.gate.given]
         if self._refines:
@@ -209,7 +270,7 @@ class _Training:
             start, self.candidates = find_first_cameras(
                 self.gate, self.table, options, self.progress
             )
-            self._start_from(start)
+            self._start_from(start, start.name)
         joint = self._joint(self._epipolar_phase())
         self._shape(joint)
         return joint
@@ -217,9 +278,9 @@ class _Training:
     def _candidate(self, name: str) -> Candidate:
         return next(c for c in self.candidates if c.name == name)
 
-    def _start_from(self, start: Candidate) -> None:
+    def _start_from(self, start: Candidate, accepted: str) -> None:
         """Train with these cameras, their calibration, and pixels that it explains."""
-        self.start, self.accepted = start, start.name
+        self.start, self.accepted = start, accepted
         self.match_K = start.K.float().to(self.device)
         self.table = start.lens.undistorted(self.table, self.match_K)
         self.observations = self.observations.calibrated(
@@ -244,23 +305,6 @@ class _Training:
                 self.interruption,
             )
 
-    def _look_again(self, joint: JointTraining) -> None:
-        """Measure depths again around a fast field's surface."""
-        if not isinstance(joint.field, GridModel):
-            return
-        generator = self._generator(f"look at step {joint.step}")
-        look_again(
-            joint.field,
-            self.config,
-            self.observations,
-            joint.current_c2w(),
-            generator,
-            self.progress,
-            self.interruption,
-        )
-        if joint.step == 0:
-            fit_to_anchors(joint.field, self.config.look.fit_steps, generator, self.progress)
-
     def _epipolar_phase(self) -> PoseField:
         poses, options = self._new_poses(), self.config.epipolar
         if not self._refines or options.steps == 0 or self.table.num_pairs == 0:
@@ -282,46 +326,6 @@ class _Training:
             return poses
         return self._new_poses()
 
-    def _train_jointly(self, joint: JointTraining) -> None:
-        config = self.config
-        settle_step = round(config.steps * (1 - config.pose.settle_share))
-        looks = {round(config.steps * share) for share in config.look.shares}
-        self.started, self.started_step = time.monotonic(), joint.step
-        while joint.step < config.steps:
-            if joint.step == settle_step and self._refines and joint.fixed_c2w is None:
-                self._settle(joint)
-            if joint.step in looks:
-                self._look_again(joint)
-            self._advance(joint)
-            if joint.step % config.log_every == 0 or joint.step == config.steps:
-                self._log(joint)
-            if joint.step % config.checkpoint_every == 0 and joint.step < config.steps:
-                self._save(joint)
-            if self.interruption.requested:
-                self._save(joint)
-                self.interruption.check()
-            self._report(joint)
-        self.final_rate = self._rate(joint)
-
-    def _advance(self, joint: JointTraining) -> None:
-        """One step; where memory runs out, the same step again in chunks of half as many rays."""
-        before = joint.random_state()
-        while True:
-            try:
-                return joint.advance()
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                smaller = joint.halve_chunk()
-                if smaller is None:
-                    raise
-            joint.set_random_state(before)
-            self.settings["chunk_rays"] = smaller
-            self.settings["memory_ran_out_at_step"] = joint.step
-            self.progress.warn(
-                f"memory ran out at step {joint.step}: rays are trained {smaller} at a time now"
-            )
-
     def _settle(self, joint: JointTraining) -> None:
         """Choose the cameras and train the surface alone from here on."""
         if joint.poses_move:
@@ -332,57 +336,14 @@ class _Training:
         self.accepted = best.name
         joint.fix_poses(best.c2w)
 
-    def _log(self, joint: JointTraining) -> None:
-        steps = joint.step - int(self.history[-1][0] if self.history else 0)
-        figures = joint.take_figures(steps)
-        c2w = joint.current_c2w()
-        row = [
-            float(joint.step),
-            *(figures[name] for name in ("loss", "color", "eikonal", "epipolar", "psnr")),
-            self._judge("now", c2w).error_px,
-            mean_turn_deg(self.c2w_input, c2w),
-        ]
-        self.history.append(row)
-        self.board.scalars(joint.step, dict(zip(HISTORY_COLUMNS[1:], row[1:], strict=True)))
-        self.board.scalars(joint.step, {"steps_per_second": self._rate(joint)})
-
-    def _report(self, joint: JointTraining) -> None:
-        now = time.monotonic()
-        done = joint.step == self.config.steps
-        if not done and now - self.last_report < _REPORT_SECONDS:
-            return
-        self.last_report = now
-        shown = progress_figures(self.history) | {"steps_per_s": self._rate(joint)}
-        self.progress.advance("joint", joint.step, self.config.steps, **shown)
-
-    def _rate(self, joint: JointTraining) -> float:
-        """Steps a second since this process began to train."""
-        return (joint.step - self.started_step) / max(1e-9, time.monotonic() - self.started)
-
-    def _save(self, joint: JointTraining) -> None:
-        """Write a checkpoint, unless a parameter is not finite: the last good one stays."""
-        if not joint.is_finite():
-            raise TrainingDiverged(
-                f"the weights are not finite at step {joint.step} of {self.config.steps}",
-                hint=_DIVERGED,
-            )
-        self.checkpoint.save(
-            {
-                "joint": joint.state_dict(),
-                "history": self.history,
-                "accepted": self.accepted,
-                "candidates": [(c.name, c.c2w, astuple(c.lens)) for c in self.candidates],
-                "start": self.start.name,
-            },
-            joint.step,
-        )
-        self.board.pictures(joint.step, joint.field, self.observations, joint.current_c2w())
-
-    def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
-        joint.field.begin_step(self.config.steps, self.config.steps)
+    def _accept_last(self, joint: JointTraining) -> None:
+        """Without a step at which cameras settle, the last ones are taken."""
         if self._refines and joint.fixed_c2w is None:
             self.candidates.append(self._judge("joint", joint.current_c2w()))
             self.accepted = "joint"
+
+    def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
+        joint.field.begin_step(joint.config.steps, joint.config.steps)
         c2w = joint.current_c2w()
         cameras = self.case.cameras
         if self.accepted != "input":
@@ -390,9 +351,7 @@ class _Training:
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
         result.figures = self._figures(joint, cameras)
         result.verdict = self._verdict(result)
-        write_artifacts(out, self.config, joint.field, result, c2w, self.case)
-        self.board.pictures(joint.step, joint.field, self.observations, c2w)
-        self.board.close(out)
+        write_artifacts(out, joint.config, joint.field, result, c2w, self.case)
         return result
 
     def _figures(self, joint: JointTraining, cameras: IdrCameras) -> dict[str, Any]:
@@ -411,7 +370,6 @@ class _Training:
     def _verdict(self, result: TrainResult) -> Verdict:
         verdict = judgement(self.config, self.gate, result, self.warnings)
         verdict.settings |= self.settings
-        verdict.settings["steps_per_second"] = round(self.final_rate, 3)
         verdict.settings["device"] = str(self.device)
         verdict.settings["threads"] = torch.get_num_threads()
         return verdict

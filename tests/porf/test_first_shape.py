@@ -19,13 +19,12 @@ from pipeline.porf.observations import Observations
 from pipeline.porf.semi_global import aggregated
 from pipeline.porf.stereo import (
     DepthMaps,
-    StereoViews,
     confirmed,
     neighbours,
     spread_views,
-    stereo_views,
     sweep,
 )
+from pipeline.porf.stereo_views import StereoViews, stereo_views
 from pipeline.progress import NullProgress
 
 WIDTH, HEIGHT, RADIUS = 96, 72, 0.6
@@ -284,11 +283,21 @@ def test_closer_depths_replace_the_anchors_of_their_pixels(
     upper[HEIGHT // 2 :] = False
     seen = (views.c2w[3, :3, 3] + (truth - 0.1)[..., None] * views.directions(3))[good]
     old = Anchors(views.c2w[3, :3, 3].expand_as(seen), seen, 3)
-    renewed = with_closer(old, views, DepthMaps([3], [truth], [truth]), [upper])
+    maps = DepthMaps([3], [truth], [truth])
+    renewed = with_closer(old, views, maps, [upper], 0.01)
     assert len(renewed) == good.sum()  # one a pixel, as before
     radius = renewed.points.norm(dim=1)
     assert ((radius - RADIUS).abs() < 1e-3).sum() == upper.sum()
-    other = Anchors(views.c2w[3, :3, 3].expand_as(seen), seen, 2)  # another view's: all stay
-    assert len(with_closer(other, views, DepthMaps([3], [truth], [truth]), [upper])) == len(
-        other
-    ) + int(upper.sum())
+
+
+def test_a_closer_look_removes_what_it_looks_through(ball: tuple[StereoViews, NDArray]) -> None:
+    """Another view's anchors before the measured surface go, those at it or behind it stay."""
+    views, true = ball
+    truth = torch.from_numpy(true[3]).float()
+    good = truth.isfinite()
+    maps = DepthMaps([3], [truth], [truth])
+    for offset, stay in ((-0.1, False), (-0.01, True), (0.1, True)):
+        seen = (views.c2w[3, :3, 3] + (truth + offset)[..., None] * views.directions(3))[good]
+        old = Anchors(views.c2w[3, :3, 3].expand_as(seen), seen, 2)
+        renewed = with_closer(old, views, maps, [good], 0.01)
+        assert len(renewed) == int(good.sum()) * (1 + stay)

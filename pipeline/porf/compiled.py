@@ -1,0 +1,24 @@
+"""How CPU kernels are compiled and run: by numba, on sleeping threads, one caller at a time."""
+
+import threading
+from typing import Any
+
+import numba
+
+# OpenMP's idle threads spin, beside torch's that spin too: on a busy machine a step then costs six
+# times the processor time (measured). The work queue's threads sleep. It serves one caller at a
+# time, hence `lock`.
+numba_config: Any = numba.config
+numba_config.THREADING_LAYER = "workqueue"
+
+lock = threading.Lock()
+"""To be held around every call of a parallel kernel."""
+
+parallel: Any = numba.njit(parallel=True, nogil=True, cache=True, fastmath={"contract"})
+part: Any = numba.njit(nogil=True, cache=True, fastmath={"contract"})
+inlined: Any = numba.njit(inline="always")
+
+
+def use_threads(count: int) -> None:
+    """Let the kernels run on `count` threads, or on as many as numba has."""
+    numba.set_num_threads(min(count, int(numba_config.NUMBA_NUM_THREADS)))
