@@ -17,7 +17,7 @@ from flows.execute import make_artifact
 from flows.listeners import StageListener, current_reporter
 from flows.plan import Choice, differences, make_recipe, previous_manifest
 from flows.prefect_sink import PrefectSink, publish_report
-from flows.request import RunRequest, open_run
+from flows.request import RunRequest, case_name, open_run
 from flows.server import home, server_name
 from flows.stage_process import StageCrashed
 from pipeline.errors import PorfError
@@ -31,7 +31,7 @@ def _run_name() -> str:
     request = flow_run.parameters["request"]
     if isinstance(request, dict):
         request = RunRequest.model_validate(request)
-    return f"{request.photos.name} @ {request.preset}"
+    return f"{case_name(request.photos)} @ {request.preset}"
 
 
 @flow(name="reconstruct", flow_run_name=_run_name, validate_parameters=True)

@@ -9,7 +9,11 @@ from pydantic import BaseModel, Field
 from flows.case_folder import CaseFolder, RunRecord, check_owner
 from flows.plan import Choice, external_files
 from flows.settings import DEFAULT_PRESET, settings_from
+from pipeline.formats.case_files import is_case, own_truth
 from stages.registry import route
+
+PHOTO_FOLDERS = ("photos", "images")
+"""Where a case's photos lie beneath its folder; else they lie in the folder itself."""
 
 
 class RunRequest(BaseModel):
@@ -40,6 +44,26 @@ class RunRequest(BaseModel):
     def paths(self) -> dict[str, Path]:
         """All of the user's files by role."""
         return {self.source: self.photos, **self.external}
+
+
+def case_name(photos: Path) -> str:
+    """What a folder of photos shows: it may be the part of a case's folder that holds them."""
+    return (photos.parent.name if photos.name in PHOTO_FOLDERS else "") or photos.name
+
+
+def entering(photos: Path, external: Mapping[str, Path]) -> dict[str, Any]:
+    """How a run enters with this folder: `source`, and `external` with the truth that lies in it.
+
+    A folder of photos, or a case in the PoRF data convention that was made elsewhere.
+
+    Raises:
+        InputError: true cameras in the case that cannot be read.
+    """
+    if not is_case(photos):
+        return {"source": "photos", "external": dict(external)}
+    truth, _ = own_truth(photos)
+    own = {"ground_truth": truth} if truth else {}
+    return {"source": "case", "external": {**own, **external}}
 
 
 def check_files(paths: Mapping[str, Path], settings: Any, names: tuple[str, ...]) -> None:

@@ -74,15 +74,15 @@ def _run_once(request: RunRequest) -> PorfError | None:
         learn_from(request, began)
         if state.is_completed():
             return None
-        return _as_ours(state.result(raise_on_failure=False), request.out)
+        return as_ours(state.result(raise_on_failure=False), request.out)
 
 
 def _without_server(request: RunRequest, error: Exception) -> PorfError | None:
     """How a run ended whose server died; what it made is in the store all the same."""
-    return None if finished_results(request) is not None else _as_ours(error, request.out)
+    return None if finished_results(request) is not None else as_ours(error, request.out)
 
 
-def _as_ours(error: object, out: Path) -> PorfError:
+def as_ours(error: object, out: Path) -> PorfError:
     """Whatever ended a run, in words for a user."""
     if isinstance(error, PorfError):
         return error

@@ -107,6 +107,17 @@ def changed_options(settings: Any) -> dict[str, Any]:
     return {name: v for name, v in flat_options(settings).items() if default.get(name) != v}
 
 
+def options_over(preset: str, file: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
+    """Options by dotted name that `file` and `overrides` change over the preset.
+
+    Raises:
+        InputError: as `resolve`.
+    """
+    plain = flat_options(resolve(preset))
+    wanted = flat_options(resolve(preset, file, overrides))
+    return {name: value for name, value in wanted.items() if plain.get(name) != value}
+
+
 def flat_options(settings: Any) -> dict[str, Any]:
     """All options by dotted name."""
     return dict(_flatten(settings.model_dump(mode="json")))

@@ -9,15 +9,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.case_folder import HIDDEN, names
-from flows.request import RunRequest
+from flows.request import PHOTO_FOLDERS, RunRequest, case_name, entering
 from flows.settings import DEFAULT_PRESET, read_yaml, resolve
 from pipeline.errors import InputError
 from pipeline.suggest import nearest
 from pipeline.text import plain_name, visible
 from stages.registry import find_stage
 
-PHOTO_FOLDERS = ("photos", "images")
-"""Where a case's photos lie beneath its folder; else they lie in the folder itself."""
 BESIDE_PHOTOS = {
     "masks": "masks",
     "ground_truth": "cameras.npz",
@@ -178,7 +176,7 @@ def _cases_of_list(path: Path) -> list[_Case]:
         roles = {role: getattr(entry, role) for role in BESIDE_PHOTOS}
         cases.append(
             _Case(
-                name=plain_name(entry.name or _name_of(photos), "the case's name"),
+                name=plain_name(entry.name or case_name(photos), "the case's name"),
                 photos=photos,
                 external={role: _beneath(path, p) for role, p in roles.items() if p},
                 presets=entry.presets or batch.presets,
@@ -187,10 +185,6 @@ def _cases_of_list(path: Path) -> list[_Case]:
             )
         )
     return cases
-
-
-def _name_of(photos: Path) -> str:
-    return photos.parent.name if photos.name in PHOTO_FOLDERS else photos.name
 
 
 def _read_list(path: Path) -> BatchList:
@@ -264,8 +258,8 @@ def _run(
             out=out / name,
             preset=preset,
             settings=settings.model_dump(mode="json"),
-            external=case.external,
             stop=choices.stop,
+            **entering(case.photos, case.external),
         )
     except InputError as refusal:
         return BatchRun(name, case.name, preset, seed or 0, None, refusal)

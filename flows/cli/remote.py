@@ -13,18 +13,22 @@ from rich.table import Table
 from flows.cli import EXIT_FAILED, console
 from flows.cli.arguments import (
     DEFAULT,
+    CamerasOption,
+    ConfigOption,
     GroundTruthMeshOption,
     GroundTruthOption,
     MasksOption,
     PresetOption,
     SetOption,
     absolute,
+    external_paths,
 )
 from flows.cli.publish import PublishOption
 from flows.console import duration
 from flows.remote.case import Case
 from flows.remote.places import use_server
-from flows.settings import parse_override
+from flows.request import case_name
+from flows.settings import options_over
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +42,11 @@ RunArgument = Annotated[
 
 def submit(
     photos: Annotated[
-        list[Path], typer.Argument(help="Folders of photos, one a case.", metavar="PHOTOS…")
+        list[Path],
+        typer.Argument(
+            help="Folders of photos, one a case, or cases in the PoRF data convention.",
+            metavar="PHOTOS|CASE…",
+        ),
     ],
     out: Annotated[
         Path,
@@ -46,7 +54,9 @@ def submit(
     ] = Path("porf_out"),
     preset: PresetOption = DEFAULT,
     overrides: SetOption = None,
+    config: ConfigOption = None,
     masks: MasksOption = None,
+    cameras: CamerasOption = None,
     ground_truth: GroundTruthOption = None,
     ground_truth_mesh: GroundTruthMeshOption = None,
     start: Annotated[
@@ -62,24 +72,31 @@ def submit(
 ) -> None:
     """Queue cases for workers and print the ids of their runs."""
     several = len(photos) > 1
-    if several and (masks or ground_truth or ground_truth_mesh):
-        raise InputError("masks and ground truth belong to one case: submit the cases one by one")
+    external = external_paths(masks, ground_truth, ground_truth_mesh, cameras)
+    if several and external:
+        raise InputError(
+            "masks, cameras and truth belong to one case: submit the cases one by one",
+            hint="`porf batch` takes lists of cases with their files",
+        )
+    options = options_over(preset, config, overrides or [])
+    names = [case_name(absolute(folder)) for folder in photos]
+    if len(set(names)) < len(names):
+        raise InputError(
+            "several of these cases would have the same output folder",
+            hint="submit them one by one, each with its own -o",
+        )
     cases = [
         Case(
             photos=absolute(folder),
-            out=absolute(out) / absolute(folder).name if several else absolute(out),
+            out=absolute(out) / name if several else absolute(out),
             preset=preset,
-            options=options_by_name(overrides or []),
-            masks=masks and absolute(masks),
-            ground_truth=ground_truth and absolute(ground_truth),
-            ground_truth_mesh=ground_truth_mesh and absolute(ground_truth_mesh),
+            options=options,
+            **external,
             start=start,
             stop=stop,
-            publish=f"{publish.rstrip('/')}/{absolute(folder).name}"
-            if publish and several
-            else publish,
+            publish=f"{publish.rstrip('/')}/{name}" if publish and several else publish,
         )
-        for folder in photos
+        for folder, name in zip(photos, names, strict=True)
     ]
     for case in cases:
         case.request()
@@ -103,16 +120,18 @@ def runs(
 ) -> None:
     """List the latest runs."""
     with _server(only_look=True) as client:
-        from flows.remote.runs import latest, started  # noqa: PLC0415
+        from flows.remote.runs import latest, started, telling_digits  # noqa: PLC0415
 
         table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
         for title in ("id", "run", "state", "began (UTC)", "took", "message"):
             table.add_column(title, overflow="fold")
-        for run in latest(client, count, state):
+        found = latest(client, count, state)
+        digits = telling_digits([str(run.id) for run in found])
+        for run in found:
             began = started(run)
             message = (run.state.message or "") if run.state else ""
             table.add_row(
-                str(run.id)[:8],
+                str(run.id)[:digits],
                 escape(run.name),
                 _state(run),
                 f"{began:%Y-%m-%d %H:%M:%S}" if began else "",
@@ -196,15 +215,3 @@ def _state(run: Any) -> str:
     final = "green" if run.state.is_completed() else "red"
     colour = final if run.state.is_final() else "cyan"
     return f"[{colour}]{run.state.name.lower()}[/]"
-
-
-def options_by_name(overrides: list[str]) -> dict[str, Any]:
-    """`--set` options by dotted name."""
-    options = {}
-    for override in overrides:
-        value: Any = parse_override(override)
-        name = override.partition("=")[0].strip()
-        for part in name.split("."):
-            value = value[part]
-        options[name] = value
-    return options

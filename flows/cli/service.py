@@ -11,9 +11,10 @@ from rich.markup import escape
 
 from flows.batch.child import thread_environment
 from flows.cli import console
-from flows.cli.arguments import absolute
+from flows.cli.arguments import DEFAULT, ConfigOption, PresetOption, SetOption, absolute
 from flows.cli.gc import parse_age
 from flows.remote.places import DEFAULT_PORT, POOLS, announced, service_home, use_server
+from flows.settings import options_over
 from pipeline.errors import InputError
 
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
@@ -133,13 +134,26 @@ def deploy(
         str | None, typer.Option(help="How often to look, as 10m or 1h.", metavar="TIME")
     ] = None,
     cron: Annotated[
-        str | None, typer.Option(help="When to look, as five cron fields.", metavar="FIELDS")
+        str | None, typer.Option(help="When to look (UTC), as five cron fields.", metavar="FIELDS")
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the watched folder's runs: gpu or cpu.",
+            show_default="gpu if such a worker is online",
+        ),
+    ] = None,
+    preset: PresetOption = DEFAULT,
+    overrides: SetOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Tell the server of our work pools, deployments and rules; again, it changes nothing."""
-    use_server()
     if watch is not None and out is None:
         raise InputError("--watch needs -o: a folder for the results")
+    if watch is None and (every or cron or out):
+        raise InputError("--out, --every and --cron belong to a watched folder: give --watch, too")
+    use_server()
+    options = options_over(preset, config, overrides or [])
     from flows.remote import deploy as remote  # noqa: PLC0415
     from flows.remote.talk import in_plain_words  # noqa: PLC0415
     from flows.run_flow import quiet_prefect  # noqa: PLC0415
@@ -149,7 +163,8 @@ def deploy(
     if watch is not None and out is not None:
         every_s = None if every is None else parse_age(every).total_seconds()
         interval = 600.0 if every_s is None and cron is None else every_s
-        watches = [remote.WatchOrder(str(absolute(watch)), str(absolute(out)), interval, cron)]
+        places = str(absolute(watch)), str(absolute(out))
+        watches = [remote.WatchOrder(*places, interval, cron, pool, preset, options)]
     with in_plain_words():
         for line in remote.deploy({"porf-gpu": gpu_limit, "porf-cpu": cpu_limit}, watches):
             console.print(f"[green]✓[/] {escape(line)}")

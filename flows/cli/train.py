@@ -25,7 +25,7 @@ from flows.plan import Choice, external_files, look_ahead
 from flows.request import RunRequest
 from flows.settings import resolve, settings_from
 from pipeline.errors import InputError
-from pipeline.formats.case_files import TRUTH_FILE, image_folder
+from pipeline.formats.case_files import own_truth
 from pipeline.store.files import replace_tree
 from pipeline.store.manifest import Manifest
 from stages.registry import find_stage
@@ -158,19 +158,12 @@ def _truth(case: Path, cameras: Path | None, mesh: Path | None) -> dict[str, Pat
     """Files of the truth by role: those given, else the true cameras that lie in the case."""
     given = {"ground_truth": cameras, "ground_truth_mesh": mesh}
     found = {role: absolute(path) for role, path in given.items() if path is not None}
-    beside = case / TRUTH_FILE
-    if cameras is None and beside.is_file():
-        from pipeline.formats.case import sorted_images  # noqa: PLC0415  (loads numpy and Pillow)
-        from pipeline.formats.idr import load_idr_cameras  # noqa: PLC0415
-
-        views, true = len(sorted_images(image_folder(case))), len(load_idr_cameras(beside))
-        if views == true:
+    if cameras is None:
+        beside, refusal = own_truth(case)
+        if beside:
             found["ground_truth"] = beside
-        else:
-            console.print(
-                f"[yellow]! {TRUTH_FILE} has {true} cameras for {views} images: "
-                "not taken as ground truth[/]"
-            )
+        elif refusal:
+            console.print(f"[yellow]! {refusal}[/]")
     return found
 
 

@@ -12,13 +12,13 @@ from flows.batch.entries import BatchRun
 from flows.batch.reporter import BatchConsole
 from flows.batch.run import Batch, batch_folder
 from flows.cli import console, end_like_ctrl_c
-from flows.cli.arguments import DEFAULT, PresetOption, SetOption, absolute
+from flows.cli.arguments import DEFAULT, ConfigOption, PresetOption, SetOption, absolute
 from flows.cli.gc import parse_age
-from flows.cli.remote import options_by_name
 from flows.preflight.check import jobs_that_fit
 from flows.remote.arrivals import arrived
 from flows.remote.places import use_server
 from flows.server import prefect_server
+from flows.settings import options_over
 from pipeline.errors import InputError
 
 
@@ -29,6 +29,7 @@ def watch(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all results.")],
     preset: PresetOption = DEFAULT,
     overrides: SetOption = None,
+    config: ConfigOption = None,
     every: Annotated[
         str, typer.Option(help="How often to look, as 30s or 5m.", metavar="TIME")
     ] = "60s",
@@ -48,7 +49,7 @@ def watch(
     folder, target = absolute(folder), absolute(out)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint="create it, then copy cases into it")
-    options = options_by_name(overrides or [])
+    options = options_over(preset, config, overrides or [])
     interval_s, quiet_s = parse_age(every).total_seconds(), parse_age(quiet).total_seconds()
     end_like_ctrl_c()
     console.print(f"watching [bold]{escape(str(folder))}[/]  (Ctrl-C ends it)")

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_FOLDERS = ("image", "images")
-"""Where the photos lie beneath a case that was made elsewhere."""
+from pipeline.formats.case_files import IMAGE_FOLDERS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.publish import check_url
-from flows.request import RunRequest
+from flows.request import RunRequest, case_name, entering
 from flows.settings import DEFAULT_PRESET, resolve
 from pipeline.errors import InputError
 
@@ -16,7 +16,7 @@ class Case(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    photos: Path = Field(description="folder of photos")
+    photos: Path = Field(description="folder of photos, or a case in the PoRF data convention")
     out: Path = Field(description="output folder")
     preset: str = Field(DEFAULT_PRESET, description="preset to start from")
     options: dict[str, Any] = Field(
@@ -37,8 +37,7 @@ class Case(BaseModel):
     @property
     def name(self) -> str:
         """For people."""
-        folder = self.photos.parent if self.photos.name in ("photos", "images") else self.photos
-        return f"{folder.name} @ {self.preset}"
+        return f"{case_name(self.photos)} @ {self.preset}"
 
     def request(self) -> RunRequest:
         """What a run is asked to do.
@@ -59,8 +58,8 @@ class Case(BaseModel):
             out=self.out,
             preset=self.preset,
             settings=resolve(self.preset, layer=self.options).model_dump(mode="json"),
-            external=external,
             start=self.start,
             stop=self.stop,
             force=list(self.force),
+            **entering(self.photos, external),
         )

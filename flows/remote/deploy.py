@@ -13,12 +13,15 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
-from prefect.schedules import Cron, Interval
+from prefect.schedules import Cron, Interval, Schedule
 
 from flows.remote.flow import reconstruct_case
 from flows.remote.places import POOLS
+from flows.remote.submit import choose_pool
 from flows.remote.watch_flow import submit_new_cases
+from flows.settings import DEFAULT_PRESET
 from pipeline.errors import InputError
+from pipeline.text import visible
 
 ZOMBIES = "porf: mark dead runs as crashed"
 HEARTBEAT_S = 30
@@ -35,30 +38,38 @@ class WatchOrder:
         folder, out: as the worker sees them.
         every_s: seconds between looks; or
         cron: five fields.
-        parameters: further parameters of the flow (`preset`, `options`, `pool`).
+        pool: of the looks and the runs; None = of the workers that are online, GPUs first.
+        preset, options: of the runs.
     """
 
     folder: str
     out: str
     every_s: float | None = None
     cron: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    pool: str | None = None
+    preset: str = DEFAULT_PRESET
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def deploy(limits: Mapping[str, int | None], watches: Sequence[WatchOrder] = ()) -> list[str]:
     """Create or update work pools, deployments and the automation; returns what stands then.
 
     Args:
-        limits: runs at a time by pool; None = as many as its workers take.
+        limits: runs at a time by pool; None = as it is, at first as many as its workers take.
+
+    Raises:
+        InputError: a schedule that cannot be kept, or an unknown pool.
     """
+    schedules = [_schedule(order) for order in watches]
     with get_client(sync_client=True) as client:
         for pool, limit in limits.items():
             _apply_pool(client, pool, limit)
         told = [f"work pool {pool}" for pool in limits]
+        pools = [choose_pool(client, order.pool) for order in watches]
     for pool in limits:
         _apply(reconstruct_case, POOLS[pool], pool)
         told.append(f"deployment {reconstruct_case.name}/{POOLS[pool]}")
-    told += [_apply_watch(order, next(iter(limits))) for order in watches]
+    told += [_apply_watch(*look) for look in zip(watches, pools, schedules, strict=True)]
     _apply_zombies()
     return [*told, f"automation '{ZOMBIES}'"]
 
@@ -70,7 +81,8 @@ def _apply_pool(client: SyncPrefectClient, name: str, limit: int | None) -> None
         wanted = WorkPoolCreate(name=name, type="process", concurrency_limit=limit)
         client.create_work_pool(wanted)
         return
-    client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+    if limit is not None:
+        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
 
 
 def _apply(flow: Any, name: str, pool: str, **more: Any) -> None:
@@ -85,12 +97,31 @@ def _apply(flow: Any, name: str, pool: str, **more: Any) -> None:
     deployment.apply()
 
 
-def _apply_watch(order: WatchOrder, pool: str) -> str:
+def _schedule(order: WatchOrder) -> Schedule:
     if (order.every_s is None) == (order.cron is None):
         raise InputError("a watched folder needs either an interval or a cron schedule")
-    schedule = Cron(order.cron) if order.cron else Interval(timedelta(seconds=order.every_s or 0.0))
+    if order.cron is None:
+        if not order.every_s:
+            raise InputError("a folder cannot be looked at every 0 s", hint="for example: 10m")
+        return Interval(timedelta(seconds=order.every_s))
+    try:
+        return Cron(order.cron)
+    except ValueError as error:
+        raise InputError(
+            f"'{visible(order.cron)}' is no cron schedule",
+            hint="five fields, as '0 20 * * *': every day at 20:00 UTC",
+        ) from error
+
+
+def _apply_watch(order: WatchOrder, pool: str, schedule: Schedule) -> str:
     name = "watch-" + "".join(c if c.isalnum() else "-" for c in order.folder.strip("/"))
-    parameters = {"folder": order.folder, "out": order.out, **order.parameters}
+    parameters = {
+        "folder": order.folder,
+        "out": order.out,
+        "preset": order.preset,
+        "options": dict(order.options),
+        "pool": pool,
+    }
     # one look at a time: a look that outlasts its interval is not started twice
     _apply(
         submit_new_cases,
@@ -100,7 +131,7 @@ def _apply_watch(order: WatchOrder, pool: str) -> str:
         parameters=parameters,
         concurrency_limit=1,
     )
-    return f"deployment {submit_new_cases.name}/{name}"
+    return f"deployment {submit_new_cases.name}/{name} on {pool}"
 
 
 def _apply_zombies() -> None:

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
+from prefect.states import Failed, State
 
 from flows.alive import bury_dead
 from flows.console import duration
@@ -18,7 +20,9 @@ from flows.publish import publish
 from flows.reconstruct import reconstruct
 from flows.remote.case import Case
 from flows.request import open_run
+from flows.run_flow import as_ours
 from flows.server import home, server_name
+from pipeline.errors import PorfError
 from pipeline.text import visible
 
 
@@ -28,8 +32,17 @@ def _run_name() -> str:
 
 
 @flow(name="reconstruct-case", flow_run_name=_run_name, validate_parameters=True)
-def reconstruct_case(case: Case) -> dict[str, str]:
+def reconstruct_case(case: Case) -> dict[str, str] | State[Any]:
     """Reconstruct a folder of photos; what is done already is not computed again."""
+    try:
+        return _reconstruct(case)
+    except (PorfError, OSError) as error:
+        for name in ("prefect.flow_runs", "prefect.task_runs"):
+            logging.getLogger(name).addFilter(_IN_PLAIN_WORDS)
+        return Failed(message=visible(str(as_ours(error, case.out))))
+
+
+def _reconstruct(case: Case) -> dict[str, str]:
     request = case.request()
     folder, _, choice, external = open_run(request)
     log = get_run_logger()
@@ -46,6 +59,17 @@ def reconstruct_case(case: Case) -> dict[str, str]:
         done = publish(folder, case.publish)
         log.info("published to %s: %d files sent", visible(case.publish), done.sent)
     return keys
+
+
+class _InPlainWords(logging.Filter):
+    """Keeps Prefect's traceback of a failure back that the run's state tells in plain words."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filter.filter`."""
+        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+
+
+_IN_PLAIN_WORDS = _InPlainWords()
 
 
 class LogReporter:

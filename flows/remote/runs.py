@@ -1,5 +1,6 @@
 """Looking at runs on a server, and operating them."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,17 +10,19 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
-    FlowRunFilterStateName,
+    FlowRunFilterStateType,
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.objects import FlowRun, Log, StateType
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from flows.remote.case import Case
 from pipeline.errors import InputError, PorfError
+from pipeline.suggest import nearest
+from pipeline.text import visible
 from stages.registry import find_stage
 
 _PAGE = 200
@@ -28,23 +31,41 @@ _SEARCHED = 2000
 
 
 def latest(client: SyncPrefectClient, count: int, state: str | None = None) -> list[FlowRun]:
-    """The latest runs, newest first; `state` as Prefect names it, in any case."""
+    """The latest runs, newest first; what a schedule has planned for later is left out.
+
+    Args:
+        state: only those; Prefect's states in any case, where late runs count as scheduled.
+
+    Raises:
+        InputError: an unknown state.
+    """
     wanted = None
     if state:
-        name = FlowRunFilterStateName(any_=[state.capitalize()])
-        wanted = FlowRunFilter(state=FlowRunFilterState(name=name))
+        known = [kind.value.lower() for kind in StateType]
+        if state.lower() not in known:
+            raise InputError(
+                f"unknown state '{visible(state)}'{nearest(state.lower(), known)}",
+                hint=f"states: {', '.join(known)}",
+            )
+        kind = FlowRunFilterStateType(any_=[StateType(state.upper())])
+        wanted = FlowRunFilter(state=FlowRunFilterState(type=kind))
     found: list[FlowRun] = []
-    while len(found) < count:
+    for start in itertools.count(0, _PAGE):
         page = client.read_flow_runs(
             flow_run_filter=wanted,
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=min(_PAGE, count - len(found)),
-            offset=len(found),
+            limit=_PAGE,
+            offset=start,
         )
-        found += page
-        if len(page) < _PAGE:
+        found += [run for run in page if not (run.auto_scheduled and run.state_name == "Scheduled")]
+        if len(page) < _PAGE or len(found) >= count:
             break
-    return found
+    return found[:count]
+
+
+def telling_digits(ids: list[str], least: int = 8) -> int:
+    """As many first digits as tell these ids apart; those of scheduled runs begin with the time."""
+    return next(n for n in range(least, 37) if len({i[:n] for i in ids}) == len(ids))
 
 
 def find(client: SyncPrefectClient, text: str) -> FlowRun:
@@ -112,6 +133,7 @@ def retry(client: SyncPrefectClient, run: FlowRun, start: str | None) -> UUID:
     again = client.create_flow_run_from_deployment(
         run.deployment_id,
         parameters={"case": case.model_dump(mode="json")},
+        name=run.name,
         tags=[*run.tags, f"retry of {run.id}"],
     )
     return again.id

@@ -9,6 +9,7 @@ from prefect.exceptions import ObjectNotFound
 from flows.remote.case import Case
 from flows.remote.places import POOLS
 from pipeline.errors import InputError
+from pipeline.text import visible
 
 FLOW = "reconstruct-case"
 
@@ -34,6 +35,7 @@ def queue(
     run = client.create_flow_run_from_deployment(
         deployment.id,
         parameters={"case": case.model_dump(mode="json")},
+        name=visible(case.name),
         idempotency_key=idempotency_key,
         tags=["porf"],
     )

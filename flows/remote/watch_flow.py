@@ -16,7 +16,7 @@ from flows.settings import DEFAULT_PRESET
 from pipeline.text import visible
 
 
-@flow(name="watch-folder")
+@flow(name="watch-folder", flow_run_name="look into {folder}")
 def submit_new_cases(
     folder: Path,
     out: Path,

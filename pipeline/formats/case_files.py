@@ -14,6 +14,31 @@ MATCHES_FOLDER = "colmap_matches"
 AUTO = "auto"
 
 
+def is_case(folder: Path) -> bool:
+    """Whether a folder holds views, cameras to refine and matches."""
+    views = any((folder / name).is_dir() for name in IMAGE_FOLDERS)
+    cameras = any((folder / name).is_file() for name in CAMERA_FILES)
+    return views and cameras and (folder / MATCHES_FOLDER).is_dir()
+
+
+def own_truth(case: Path) -> tuple[Path | None, str]:
+    """True cameras that lie in the case, and why they are not taken if they are not.
+
+    Raises:
+        InputError: not a case, or the file cannot be read.
+    """
+    path = case / TRUTH_FILE
+    if not path.is_file():
+        return None, ""
+    from pipeline.formats.case import sorted_images  # noqa: PLC0415  (loads numpy and Pillow)
+    from pipeline.formats.idr import load_idr_cameras  # noqa: PLC0415
+
+    views, true = len(sorted_images(image_folder(case))), len(load_idr_cameras(path))
+    if views == true:
+        return path, ""
+    return None, f"{TRUTH_FILE} has {true} cameras for {views} images: not taken as ground truth"
+
+
 def image_folder(case: Path) -> Path:
     """The folder of undistorted views.
 

@@ -9,7 +9,11 @@ import pytest
 import trimesh
 import yaml
 
+from flows.batch.entries import Choices, read_batch
 from flows.case_folder import CaseFolder
+from flows.finished import finished_results
+from flows.remote.case import Case
+from flows.settings import DEFAULT_PRESET, options_over
 from pipeline.formats.idr import IdrCameras, save_idr_cameras
 from stages.registry import STAGES, route
 from tests.flows.harness import Finished, Porf, refuse
@@ -74,6 +78,20 @@ def test_again_from_the_output_folder_all_is_cached(
     assert "sfm" not in status.text and status.text.count("cached") + status.text.count("done") == 6
     explained = porf("explain", out, "--set", "train.pose.mode=index_only")
     assert "train.pose.mode porf → index_only" in explained.text
+
+
+def test_workers_and_batches_take_a_case_too(
+    case: Path, trained: tuple[Path, Finished], tmp_path: Path
+) -> None:
+    file = case.parent / "options.yaml"
+    options = options_over(DEFAULT_PRESET, file, [])
+    submitted = Case(photos=case, out=trained[0], options=options).request()
+    assert submitted.paths == {"case": case, "ground_truth": case / "cameras.npz"}
+    assert finished_results(submitted) is not None  # as `porf train` left it
+    (batched,) = read_batch(case.parent, tmp_path, Choices(config=file))
+    assert batched.request
+    assert batched.request.paths == submitted.paths
+    assert finished_results(batched.request.model_copy(update={"out": trained[0]})) is not None
 
 
 def test_other_resolution_and_threshold(porf: Porf, trained: tuple[Path, Finished]) -> None:

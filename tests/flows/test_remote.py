@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.flows import load_flow_from_entrypoint
 
-from flows.cli.remote import options_by_name
 from flows.cli.service import is_loopback, server_environment, worker_environment
 from flows.remote.arrivals import arrived
 from flows.remote.case import Case
+from flows.remote.flow import reconstruct_case
 from flows.remote.places import POOLS, announced, use_server
-from flows.settings import resolve
+from flows.remote.runs import telling_digits
+from flows.request import case_name
+from flows.settings import options_over, resolve
 from pipeline.errors import InputError
 from tests.flows.harness import REPOSITORY, refuse
 
@@ -37,10 +40,30 @@ def test_a_case_becomes_a_request_and_is_refused_early() -> None:
             wrong.request()
 
 
-def test_options_of_the_command_line_by_name() -> None:
-    found = options_by_name(["train.steps=5", "scene.roi_scale=1.5", "seed=2"])
-    assert found == {"train.steps": 5, "scene.roi_scale": 1.5, "seed": 2}
-    assert resolve(layer=found).train.steps == 5
+def test_a_case_is_named_by_its_folder() -> None:
+    names = {"/data/skull/photos": "skull", "/data/skull": "skull", "/photos": "photos"}
+    assert {path: case_name(Path(path)) for path in names} == names
+
+
+def test_options_of_the_command_line_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {steps: 4, grid: {samples: 9}}\n")
+    words = ["train.steps=5", "scene.roi_scale=1.5", "seed=2"]
+    found = options_over("dtu_sift_porf", file, words)
+    assert found == {
+        "train.steps": 5,
+        "train.grid.samples": 9,
+        "scene.roi_scale": 1.5,
+        "seed": 2,
+    }
+    assert resolve("dtu_sift_porf", layer=found) == resolve("dtu_sift_porf", file, words)
+
+
+def test_ids_are_shown_as_far_as_they_differ() -> None:
+    alike = [f"01a207a9-ea22-7276-a618-c4f28aaa60d{n}" for n in range(3)]
+    assert telling_digits([]) == telling_digits(alike[:1]) == 8
+    assert telling_digits(alike) == 36
+    assert telling_digits([alike[0], "01a207a9-eb" + alike[1][11:]]) == 11
 
 
 def test_a_folder_is_watched_until_its_cases_are_whole(tmp_path: Path) -> None:
@@ -135,14 +158,13 @@ def test_settings_of_server_and_worker(tmp_path: Path) -> None:
 
 
 def test_prefect_yaml_names_what_exists() -> None:
-    from importlib import import_module  # noqa: PLC0415
-
     plan = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     pools = {d["work_pool"]["name"]: d["name"] for d in plan["deployments"]}
     assert pools == POOLS
     for deployment in plan["deployments"]:
-        file, _, name = deployment["entrypoint"].partition(":")
-        assert hasattr(import_module(file.removesuffix(".py").replace("/", ".")), name)
+        # by its module: workers have the package and run somewhere else than here
+        flow = load_flow_from_entrypoint(deployment["entrypoint"])
+        assert flow.name == reconstruct_case.name
 
 
 def test_watching_needs_a_folder(tmp_path: Path) -> None:

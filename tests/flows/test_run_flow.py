@@ -21,11 +21,11 @@ def answered(status: int) -> httpx.HTTPStatusError:
 
 
 def test_errors_of_a_server_are_told_apart(tmp_path: Path) -> None:
-    assert isinstance(module._as_ours(answered(503), tmp_path), ServerBusyError)
-    gone = module._as_ours(httpx.ConnectError("refused"), tmp_path)
+    assert isinstance(module.as_ours(answered(503), tmp_path), ServerBusyError)
+    gone = module.as_ours(httpx.ConnectError("refused"), tmp_path)
     assert not isinstance(gone, ServerBusyError)
     assert "went away" in gone.message
-    assert "went away" in module._as_ours(answered(500), tmp_path).message
+    assert "went away" in module.as_ours(answered(500), tmp_path).message
 
 
 class Hears(SilentReporter):

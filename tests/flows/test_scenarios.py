@@ -212,7 +212,8 @@ def test_the_ui_shows_the_run_history(porf: Porf, small_case: SmallCase) -> None
     assert page.status_code == 200
     assert "<html" in page.text.lower()
     runs = porf.ask("flow_runs/filter", {})
-    assert any(run["name"] == "photos @ fast" for run in runs)
+    name = small_case.photos.parent.name
+    assert any(run["name"] == f"{name} @ fast" for run in runs)
     process.terminate()
     assert process.wait(60) == 0
 

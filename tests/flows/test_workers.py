@@ -52,8 +52,31 @@ def test_deploying_again_changes_nothing(deployed: Porf) -> None:
     deployments = [d for d in named("deployments") if d["work_pool_name"] in POOLS]
     assert sorted(d["name"] for d in deployments) == sorted(POOLS.values())
     form = deployments[0]["parameter_openapi_schema"]["definitions"]["Case"]["properties"]
-    assert form["photos"]["description"] == "folder of photos"
+    assert form["photos"]["description"].startswith("folder of photos")
     assert len([a for a in named("automations") if a["name"] == ZOMBIES]) == 1
+
+
+def test_a_folder_is_watched_by_a_schedule(deployed: Porf, tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    words = ["deploy", "--watch", inbox, "-o", tmp_path / "out", "--pool", "cpu"]
+    for bad, told in (
+        (["--cron", "tonight"], "no cron schedule"),
+        (["--every", "0s"], "every 0 s"),
+        (["--every", "1h", "--cron", "0 20 * * *"], "either"),
+        (["--set", "train.setps=1"], "did you mean 'train.steps'"),
+    ):
+        refused = deployed(*words, *bad)
+        assert (refused.code, told in refused.text) == (2, True), refused.text
+    for _ in range(2):
+        assert deployed(*words, "--every", "1h", "--set", "train.steps=7").code == 0
+    (found,) = [
+        d
+        for d in deployed.ask("deployments/filter", {})
+        if d["parameters"].get("folder") == str(inbox)
+    ]
+    assert found["work_pool_name"] == found["parameters"]["pool"] == "porf-cpu"
+    assert found["parameters"]["options"] == {"train.steps": 7}
+    assert [s["schedule"]["interval"] for s in found["schedules"]] == [3600]
 
 
 def test_a_queued_run_is_listed_cancelled_and_queued_again(
@@ -66,7 +89,10 @@ def test_a_queued_run_is_listed_cancelled_and_queued_again(
     submitted = deployed("submit", photos, "-o", tmp_path / "out", "--pool", "cpu")
     assert submitted.code == 0, submitted.text
     first = run_id(submitted.text)
-    assert first[:8] in deployed("runs").text
+    listed = next(line for line in deployed("runs").text.splitlines() if first[:8] in line)
+    assert f"{photos.parent.name} @ fast" in listed
+    assert first[:8] not in deployed("runs", "--state", "crashed").text
+    assert "did you mean 'failed'" in deployed("runs", "--state", "fialed").text
     early = deployed("retry", first[:8])
     assert early.code == 2
     assert "has not ended" in early.text
@@ -79,6 +105,9 @@ def test_a_queued_run_is_listed_cancelled_and_queued_again(
     assert "names no run" in deployed("cancel", "no such run").text
     assert "did you mean 'mesh'" in deployed("retry", first, "--from", "messh").text
     deployed("cancel", again)
+    alike = deployed("submit", photos, photos, "-o", tmp_path / "two")
+    assert alike.code == 2
+    assert "same output folder" in alike.text
 
 
 def test_a_run_of_a_terminal_cannot_be_cancelled_from_elsewhere(
@@ -210,9 +239,12 @@ def test_a_worker_works_off_what_was_submitted(
     again = run_id(service("retry", first).text)
     assert service("worker", "--once", "--limit", "1").code == 0
     assert "ingest: cached" in service("logs", again).text
-    wrong = service("submit", tmp_path / "absent", "-o", tmp_path / "out2")
+    wrong = run_id(service("submit", tmp_path / "absent", "-o", tmp_path / "out2").text)
     service("worker", "--once", "--limit", "1")
-    assert "does not exist" in service("logs", run_id(wrong.text)).text
+    told = service("logs", wrong).text
+    assert "does not exist" in told
+    assert "Traceback" not in told
+    assert "does not exist" in service("runs", "--state", "failed", COLUMNS="200").text
     for path in (out / ".porf").rglob("*.json"):
         assert b"secret" not in path.read_bytes()
 
