@@ -91,14 +91,17 @@ def _train(load: Workload, settings: Any, threads: int) -> Cost:
         size = min(size, load.bounded(options.max_image_side))
     images = 3 * _MB * load.views * size
     joint = options.rays / 512
+    twice = options.surface.mode == "second_stage"
     if options.field == "neus":
         step_s, parameters = 11.0 * joint, 1.5e6
     else:
-        entries = len(options.grid.resolutions) * 2**options.grid.log2_entries
+        grids = [options.grid, *([options.surface] if twice else [])]
+        entries = max(len(grid.resolutions) * 2**grid.log2_entries for grid in grids)
         step_s, parameters = 0.25 * joint * options.grid.samples / 28, entries * 4.0
+    steps = options.steps + (options.surface.steps if twice else 0)
     state = 4e-9 * 4 * parameters  # values, gradients and Adam's two moments
     return Cost(
-        wall_s=30 + (options.steps * step_s + options.epipolar.steps * 0.02) / min(threads, 4),
+        wall_s=30 + (steps * step_s + options.epipolar.steps * 0.02) / min(threads, 4),
         memory_gb=0.6 + images + state,
         disk_gb=state * 2,
     )

@@ -61,6 +61,10 @@ def test_every_stage_has_an_estimate_that_grows_with_its_options() -> None:
     ):
         more = stage_cost(stage, load_of(30, 6400, 4800), resolve("fast", None, [option]), 1)
         assert more.wall_s > stage_cost(stage, load, plain, 1).wall_s
+    twice = resolve("fast", None, ["train.surface.mode=second_stage"])
+    once, both = (stage_cost("train", load, settings, 1) for settings in (plain, twice))
+    assert both.wall_s > 1.5 * once.wall_s
+    assert both.memory_gb > once.memory_gb
     neus = resolve("fast", None, ["train.field=neus"])
     assert stage_cost("train", load, neus, 1).wall_s > 10_000
 
