@@ -23,7 +23,7 @@ from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.tracks import Tracks, join_tracks, triangulate
 from pipeline.porf.epipolar import MatchTable, invert_intrinsics, symmetric_epipolar_errors_px
 from pipeline.porf.lens import Lens
-from pipeline.sfm.adjustment import adjust
+from pipeline.sfm.adjustment import adjust, tail_scale_px
 from pipeline.sfm.colmap import c2w_of
 
 LensModel = Literal["given", "pinhole", "radial"]
@@ -59,7 +59,14 @@ class Adjusted:
     median_px: float
 
 
-def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -> Adjusted:
+def bundle_adjust(
+    table: MatchTable,
+    c2w: Tensor,
+    K: Tensor,
+    model: LensModel,
+    lens: Lens | None = None,
+    fit_loss: bool = False,
+) -> Adjusted:
     """Minimise the reprojection errors of all tracks, on the CPU in float64.
 
     Bad cameras misplace right matches too: rounds begin with a loss as wide as the errors are, and
@@ -69,17 +76,20 @@ def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -
         table: matches in the pixels of K.
         c2w: (V, 4, 4) starting poses.
         K: (V, 3, 3) given intrinsics.
+        lens: starting change of them; None = none.
+        fit_loss: go on with a loss whose width is fitted, once, to the errors that one pixel left.
     """
     ideal = _IdealMatches(table, K)
-    poses, lens = c2w.double().cpu().numpy(), Lens.none()
+    poses, lens = c2w.double().cpu().numpy(), lens or Lens.none()
     observations, median_px = 0, float("nan")
+    fitted_px, last_px = None, None if fit_loss else _LOSS_PX
     for _ in range(_MAX_ROUNDS):
         tracks, points, width_px = ideal.tracks(poses, lens)
         if len(tracks) == 0:
             break
         scene = _scene(tracks, points, poses, lens, ideal.focal_px, model)
         refine = model != "given"
-        loss_px = max(_LOSS_PX, width_px)
+        loss_px = fitted_px or max(_LOSS_PX, width_px)
         after = adjust(scene, loss_px, refine, threads=1, fixed_intrinsics=not refine)
         ids = sorted(scene.reg_image_ids())
         before, poses = poses, poses.copy()
@@ -87,8 +97,10 @@ def bundle_adjust(table: MatchTable, c2w: Tensor, K: Tensor, model: LensModel) -
         lens = _lens_of(scene.cameras[1], ideal.focal_px)
         median_px = float(np.sqrt(np.median(after.squared_px)))
         observations = len(after.squared_px)
-        if loss_px == _LOSS_PX and _turn_deg(before, poses) < _SETTLED_DEG:
+        if loss_px == last_px and _turn_deg(before, poses) < _SETTLED_DEG:
             break
+        if fit_loss and loss_px == _LOSS_PX:
+            fitted_px = last_px = tail_scale_px(after.squared_px)
     return Adjusted(torch.from_numpy(poses), lens, observations, median_px)
 
 

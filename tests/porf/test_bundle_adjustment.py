@@ -49,6 +49,22 @@ def test_disturbed_cameras_are_found_again(tiny: TinyCase) -> None:
     assert torch.equal(again.c2w, result.c2w)  # nothing is drawn
 
 
+def test_loose_matches_among_exact_ones_do_little_harm_to_a_loss_that_fits(tiny: TinyCase) -> None:
+    table, gate, c2w, K = _parts(tiny)
+    rng = np.random.default_rng(0)
+    loose = rng.random((len(table.points_px), 1)) < 0.3
+    off_px = torch.from_numpy(rng.normal(size=(len(loose), 4)) * loose)
+    other = replace(table, points_px=table.points_px + off_px.to(table.points_px.dtype))
+    fixed, fitted = (
+        _rotation_error_deg(bundle_adjust(other, c2w, K, "given", fit_loss=fit).c2w, tiny)
+        for fit in (False, True)
+    )
+    assert fitted < 0.15 < 0.5 * fixed
+    start, judged = find_first_cameras(gate, other, EpipolarConfig(), NullProgress())
+    assert start is judged[-1]
+    assert _rotation_error_deg(start.c2w, tiny) < 0.15
+
+
 def test_views_of_different_intrinsics(tiny: TinyCase) -> None:
     """The same rays in other pixels lead to the truth as well."""
     table, _, c2w, K = _parts(tiny)
