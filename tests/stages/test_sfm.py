@@ -15,6 +15,7 @@ from pipeline.formats.idr import load_idr_cameras
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.similarity import umeyama
 from pipeline.imaging.records import load_ingest
+from pipeline.metrics.poses import split_rotation_error
 from pipeline.sfm.config import SfmConfig
 from pipeline.sfm.reconstruct import choose_pairs
 from tests.stages.photo_run import box_run, run_stage, to_truth
@@ -49,8 +50,13 @@ def test_every_view_is_registered_with_true_rotations() -> None:
     run = box_run()
     cameras = load_idr_cameras(run.folder("scene") / "cameras_colmap.npz")
     assert run.names == run.truth.names
-    _, errors_deg = to_truth(cameras.c2w, run.names, run.truth)
-    assert errors_deg.mean() < 0.18
+    similarity, errors_deg = to_truth(cameras.c2w, run.names, run.truth)
+    found = similarity.apply_c2w(cameras.c2w)[:, :3, :3]
+    _, scatter_deg = split_rotation_error(found, run.truth.c2w[:, :3, :3])
+    assert scatter_deg.mean() < 0.06
+    # the rest is common to all views: two pixels of the principal point turn them by 0.25°, and a
+    # quarter of the points more or less moves it by 0.05° to 0.1°
+    assert errors_deg.mean() < 0.25
 
 
 def test_the_principal_point_is_found_by_evidence() -> None:
