@@ -35,7 +35,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="scene",
-        version=2,
+        version=3,
         config_type=SceneConfig,
         inputs=("ingest", "sfm"),
         external=("case",),

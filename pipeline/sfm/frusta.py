@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from pipeline.geometry.cameras import project
 
+ON_THEIR_SIDE = 0.2
+"""By so much the photos' horizontal agrees better than their vertical (mean squared cosines)."""
+
 
 @dataclass(frozen=True)
 class Frusta:
@@ -36,10 +39,23 @@ class Frusta:
         return self.c2w[:, :3, 2]
 
     @property
-    def mean_up(self) -> NDArray[np.float64]:
-        """Unit mean (3,) of the cameras' up directions."""
+    def up(self) -> NDArray[np.float64]:
+        """Unit up (3,), as the photos have it in the mean.
+
+        Around an object, photos that lie on either side disagree about their own up and agree about
+        the line from left to right: that is upright then, and up is where cameras look down from.
+        """
         up = -self.c2w[:, :3, 1].mean(axis=0)
+        (agree_y, _), (agree_x, line) = (_common_line(self.c2w[:, :3, i]) for i in (1, 0))
+        if agree_x > agree_y + ON_THEIR_SIDE:
+            up = -line if line @ self.directions.sum(axis=0) > 0 else line
         return up / max(float(np.linalg.norm(up)), 1e-12)
+
+
+def _common_line(axes: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """The line (3,) that unit axes (N, 3) of either sign lie along, and their mean cos² to it."""
+    values, vectors = np.linalg.eigh(axes.T @ axes / len(axes))
+    return float(values[-1]), vectors[:, -1]
 
 
 @dataclass(frozen=True)

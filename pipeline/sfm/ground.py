@@ -31,14 +31,14 @@ class Ground:
 def find_ground(
     points: NDArray[np.float64],
     camera_centres: NDArray[np.float64],
-    mean_up: NDArray[np.float64],
+    up: NDArray[np.float64],
     distance: float,
     rng: np.random.Generator,
 ) -> Ground | None:
     """The dominant plane of `points` (P, 3), if it can be what the object stands on.
 
     RANSAC, then least squares on the inliers. It must hold a fair share of the points, have the
-    cameras above it and hardly any points beneath, and lie roughly across the cameras' mean up.
+    cameras above it and hardly any points beneath, and lie roughly across the cameras' up.
 
     Args:
         distance: of the cameras from the scene; sets the tolerance.
@@ -56,7 +56,7 @@ def find_ground(
     heights = points @ normal - offset
     share = float(np.mean(np.abs(heights) < tolerance))
     below = float(np.mean(heights < -2 * tolerance))
-    tilt_deg = float(np.degrees(np.arccos(np.clip(normal @ mean_up, -1, 1))))
+    tilt_deg = float(np.degrees(np.arccos(np.clip(normal @ up, -1, 1))))
     count = share * len(points)
     if share < MIN_SHARE or count < MIN_POINTS or below > MAX_BELOW:
         return None

@@ -79,8 +79,8 @@ def find_region(frusta: Frusta, points: SparsePoints, masks: list[MaskView], see
     facing, focus = _facing(frusta, points)
     frame_radius = _frame_radius(frusta, focus)
     near = points.xyz[np.linalg.norm(points.xyz - focus.point, axis=1) < CAP * frame_radius]
-    ground = find_ground(near, frusta.centres, frusta.mean_up, focus.distance, rng)
-    up = ground.normal if ground is not None else frusta.mean_up
+    ground = find_ground(near, frusta.centres, frusta.up, focus.distance, rng)
+    up = ground.normal if ground is not None else frusta.up
 
     def region(centre: NDArray[np.float64], radius: float, source: Source) -> Region:
         return Region(centre, float(radius), source, facing, ground, up)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from pipeline.geometry.cameras import look_at, project
 from pipeline.sfm.frusta import (
@@ -60,6 +61,18 @@ def test_the_focus_is_where_the_axes_meet() -> None:
     np.testing.assert_allclose(focus.point, [0, 0, 0.4], atol=1e-6)
     assert focus.conditioning > 0.3
     assert focus.in_front == 1.0
+
+
+@pytest.mark.parametrize("turn", [np.pi, -2 * np.pi])
+@pytest.mark.parametrize("turned_deg", [[0, 0], [90, 90], [-90, -90], [90, -90]])
+def test_photos_on_their_side_know_what_is_up(turned_deg: list[int], turn: float) -> None:
+    walked = _ring(turn=turn).c2w
+    turns = Rotation.from_rotvec(np.outer(np.resize(turned_deg, len(walked)), UP), degrees=True)
+    walked[:, :3, :3] = walked[:, :3, :3] @ turns.as_matrix()
+    frusta = _frusta(walked)
+    assert np.degrees(np.arccos(frusta.up @ UP)) < 20
+    points = _points(np.concatenate([_object(), _table()]))
+    assert find_region(frusta, points, [], 0).source == "points on ground"
 
 
 def test_the_inscribed_sphere_touches_the_frame() -> None:
