@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +49,7 @@ def server(
             f"listening at {host} would let everybody on the network run code here",
             hint=f"set {AUTH}=user:password, or leave --host at 127.0.0.1",
         )
+    refuse_taken(host, port)
     folder = service_home()
     folder.mkdir(parents=True, exist_ok=True)
     reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host
@@ -97,6 +99,8 @@ def worker(
     With --gpu it computes on that device alone, without on CPUs alone. Two runs on one GPU share
     it sensibly: one trains while the other does structure from motion.
     """
+    if health_port:
+        refuse_taken("127.0.0.1", health_port)
     url = use_server()
     pool = next(name for name, kind in POOLS.items() if kind == ("cpu" if gpu is None else "gpu"))
     cores = os.cpu_count() or 1
@@ -199,6 +203,20 @@ def worker_environment(api_url: str, gpu: str | None) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "CUDA_VISIBLE_DEVICES": "" if gpu is None else gpu,
     }
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Refuse an address at which another program listens, or that is not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"nothing can listen at {_bracketed(host)}:{port}: {error.strerror or error}",
+                hint="choose another port, or end the program that has it",
+            ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -23,11 +23,40 @@ from flows.settings import DEFAULT_PRESET
 from pipeline.errors import InputError
 from pipeline.text import visible
 
-ZOMBIES = "porf: mark dead runs as crashed"
-HEARTBEAT_S = 30
-"""Workers tell that often that a run is alive."""
-DEAD_AFTER_S = 90
-"""A run whose heartbeat was not heard for so long is dead."""
+
+@dataclass(frozen=True)
+class DeadRule:
+    """What shows that a run's worker is dead, so that nobody will end the run.
+
+    Attributes:
+        after: the event after which silence is suspicious; any other event of the run ends it.
+        within_s: seconds of silence.
+        message: of the state that the run then gets.
+    """
+
+    name: str
+    description: str
+    after: str
+    within_s: float
+    message: str
+
+
+RULES = (
+    DeadRule(
+        "porf: mark dead runs as crashed",
+        "A run whose worker died is marked as crashed, and can be run again.",
+        after="prefect.flow-run.heartbeat",
+        within_s=90,  # workers make a run tell every 30 s that it is alive
+        message="no heartbeat for 90 s",
+    ),
+    DeadRule(
+        "porf: mark runs that never began as crashed",
+        "A run whose worker died before the run began is marked as crashed, and can be run again.",
+        after="prefect.flow-run.Pending",
+        within_s=600,  # to begin takes seconds, on a machine that is overloaded minutes
+        message="taken by a worker, and not begun within 10 min",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +99,10 @@ def deploy(limits: Mapping[str, int | None], watches: Sequence[WatchOrder] = ())
         _apply(reconstruct_case, POOLS[pool], pool)
         told.append(f"deployment {reconstruct_case.name}/{POOLS[pool]}")
     told += [_apply_watch(*look) for look in zip(watches, pools, schedules, strict=True)]
-    _apply_zombies()
-    return [*told, f"automation '{ZOMBIES}'"]
+    for rule in RULES:
+        _apply_rule(rule)
+        told.append(f"automation '{rule.name}'")
+    return told
 
 
 def _apply_pool(client: SyncPrefectClient, name: str, limit: int | None) -> None:
@@ -134,28 +165,24 @@ def _apply_watch(order: WatchOrder, pool: str, schedule: Schedule) -> str:
     return f"deployment {submit_new_cases.name}/{name} on {pool}"
 
 
-def _apply_zombies() -> None:
-    """Prefect leaves runs RUNNING whose worker was killed; silence ends them."""
+def _apply_rule(rule: DeadRule) -> None:
+    """Prefect leaves runs as they are whose worker was killed; silence ends them."""
     wanted = AutomationCore(
-        name=ZOMBIES,
-        description="A run whose worker died is marked as crashed, and can be run again.",
+        name=rule.name,
+        description=rule.description,
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
+            after={rule.after},
             expect={"prefect.flow-run.*"},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=DEAD_AFTER_S),
+            within=timedelta(seconds=rule.within_s),
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED, message=f"no heartbeat for {DEAD_AFTER_S} s"
-            )
-        ],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=rule.message)],
     )
     with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(ZOMBIES)
+        known = client.read_automations_by_name(rule.name)
         for extra in known[1:]:
             client.delete_automation(extra.id)
         if known:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -145,6 +146,19 @@ def test_the_server_is_for_this_machine_unless_it_has_a_password(
     assert "PREFECT_SERVER_API_AUTH_STRING" in refused.text
     assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "127.8.8.8")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.2", "example.org")))
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORF_HOME", str(tmp_path))
+    with socket.socket() as other, announced("http://127.0.0.1:9/api"):
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for words in (["server", "--port", port], ["worker", "--health-port", port]):
+            refused = refuse(*map(str, words))
+            assert refused.code == 2
+            assert f"127.0.0.1:{port}" in refused.text
+        assert (tmp_path / "service" / "server.json").is_file()  # the other one's
 
 
 def test_settings_of_server_and_worker(tmp_path: Path) -> None:

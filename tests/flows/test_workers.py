@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.remote.deploy import ZOMBIES
+from flows.remote.deploy import RULES
 from flows.remote.places import POOLS
 from tests.flows.harness import SMALL, Porf, SmallCase, until
 from tests.flows.test_faults import ONE_THREAD, SHORT, clean, contents, made, pids
@@ -53,7 +53,8 @@ def test_deploying_again_changes_nothing(deployed: Porf) -> None:
     assert sorted(d["name"] for d in deployments) == sorted(POOLS.values())
     form = deployments[0]["parameter_openapi_schema"]["definitions"]["Case"]["properties"]
     assert form["photos"]["description"].startswith("folder of photos")
-    assert len([a for a in named("automations") if a["name"] == ZOMBIES]) == 1
+    rules = sorted(a["name"] for a in named("automations"))
+    assert rules == sorted(rule.name for rule in RULES)
 
 
 def test_a_folder_is_watched_by_a_schedule(deployed: Porf, tmp_path: Path) -> None:
