@@ -67,6 +67,9 @@ def submit(
         str | None,
         typer.Option(help="gpu or cpu.", show_default="gpu if such a worker is online"),
     ] = None,
+    urgent: Annotated[
+        bool, typer.Option("--urgent", help="Before all others that wait for such a worker.")
+    ] = False,
     publish: PublishOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
 ) -> None:
@@ -105,7 +108,7 @@ def submit(
         from flows.remote.submit import choose_pool, queue  # noqa: PLC0415
 
         chosen = choose_pool(client, pool)
-        ids = [queue(client, case, chosen) for case in cases]
+        ids = [queue(client, case, chosen, urgent=urgent) for case in cases]
         for case, run_id in zip(cases, ids, strict=True):
             console.print(f"{run_id}  {escape(case.name)} → {escape(str(case.out))}")
         if wait:

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 
 from flows.remote.flow import reconstruct_case
-from flows.remote.places import POOLS
+from flows.remote.places import POOLS, URGENT
 from flows.remote.submit import choose_pool
 from flows.remote.watch_flow import submit_new_cases
 from flows.settings import DEFAULT_PRESET
@@ -81,7 +81,7 @@ class WatchOrder:
 
 
 def deploy(limits: Mapping[str, int | None], watches: Sequence[WatchOrder] = ()) -> list[str]:
-    """Create or update work pools, deployments and the automation; returns what stands then.
+    """Create or update work pools, queues, deployments and automations; returns what stands then.
 
     Args:
         limits: runs at a time by pool; None = as it is, at first as many as its workers take.
@@ -93,7 +93,8 @@ def deploy(limits: Mapping[str, int | None], watches: Sequence[WatchOrder] = ())
     with get_client(sync_client=True) as client:
         for pool, limit in limits.items():
             _apply_pool(client, pool, limit)
-        told = [f"work pool {pool}" for pool in limits]
+            _apply_urgent(client, pool)
+        told = [f"work pool {pool}, with a queue '{URGENT}'" for pool in limits]
         pools = [choose_pool(client, order.pool) for order in watches]
     for pool in limits:
         _apply(reconstruct_case, POOLS[pool], pool)
@@ -114,6 +115,13 @@ def _apply_pool(client: SyncPrefectClient, name: str, limit: int | None) -> None
         return
     if limit is not None:
         client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+
+
+def _apply_urgent(client: SyncPrefectClient, pool: str) -> None:
+    try:
+        client.read_work_queue_by_name(URGENT, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(URGENT, work_pool_name=pool, priority=1)
 
 
 def _apply(flow: Any, name: str, pool: str, **more: Any) -> None:

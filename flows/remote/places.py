@@ -13,6 +13,8 @@ from pipeline.store.files import write_json
 
 POOLS = {"porf-gpu": "gpu", "porf-cpu": "cpu"}
 """Work pools, and the deployment of each."""
+URGENT = "urgent"
+"""Queue of every pool whose runs come before all others that wait."""
 DEFAULT_PORT = 4200
 
 

@@ -134,6 +134,7 @@ def retry(client: SyncPrefectClient, run: FlowRun, start: str | None) -> UUID:
         run.deployment_id,
         parameters={"case": case.model_dump(mode="json")},
         name=run.name,
+        work_queue_name=run.work_queue_name,
         tags=[*run.tags, f"retry of {run.id}"],
     )
     return again.id

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
 
 from flows.remote.case import Case
-from flows.remote.places import POOLS
+from flows.remote.places import POOLS, URGENT
 from pipeline.errors import InputError
 from pipeline.text import visible
 
@@ -15,12 +15,17 @@ FLOW = "reconstruct-case"
 
 
 def queue(
-    client: SyncPrefectClient, case: Case, pool: str, idempotency_key: str | None = None
+    client: SyncPrefectClient,
+    case: Case,
+    pool: str,
+    idempotency_key: str | None = None,
+    urgent: bool = False,
 ) -> UUID:
     """Queue a case; returns the id of its run.
 
     Args:
         idempotency_key: a second submission under the same key is the first one.
+        urgent: before all others that wait.
 
     Raises:
         InputError: bad options, or `porf deploy` was not run on this server.
@@ -28,16 +33,18 @@ def queue(
     case.request()
     try:
         deployment = client.read_deployment_by_name(f"{FLOW}/{POOLS[pool]}")
+        if urgent:
+            client.read_work_queue_by_name(URGENT, work_pool_name=pool)
     except ObjectNotFound as error:
-        raise InputError(
-            f"this server has no deployment {FLOW}/{POOLS[pool]}", hint="run `porf deploy` first"
-        ) from error
+        what = f"deployment {FLOW}/{POOLS[pool]}" + (f" or queue '{URGENT}'" if urgent else "")
+        raise InputError(f"this server has no {what}", hint="run `porf deploy` first") from error
     run = client.create_flow_run_from_deployment(
         deployment.id,
         parameters={"case": case.model_dump(mode="json")},
         name=visible(case.name),
         idempotency_key=idempotency_key,
         tags=["porf"],
+        work_queue_name=URGENT if urgent else None,
     )
     return run.id
 

@@ -49,6 +49,9 @@ def test_deploying_again_changes_nothing(deployed: Porf) -> None:
     pools = {p["name"]: p["concurrency_limit"] for p in named("work_pools")}
     assert pools["porf-cpu"] == 3
     assert pools["porf-gpu"] is None
+    for pool in POOLS:
+        queues = deployed.ask(f"work_pools/{pool}/queues/filter", {})
+        assert {q["name"]: q["priority"] for q in queues} == {"urgent": 1, "default": 2}
     deployments = [d for d in named("deployments") if d["work_pool_name"] in POOLS]
     assert sorted(d["name"] for d in deployments) == sorted(POOLS.values())
     form = deployments[0]["parameter_openapi_schema"]["definitions"]["Case"]["properties"]
@@ -87,7 +90,8 @@ def test_a_queued_run_is_listed_cancelled_and_queued_again(
     bad = deployed("submit", photos, "-o", tmp_path / "out", "--set", "train.setps=1")
     assert bad.code == 2
     assert "did you mean 'train.steps'" in bad.text
-    submitted = deployed("submit", photos, "-o", tmp_path / "out", "--pool", "cpu")
+    words = ["submit", photos, "-o", tmp_path / "out", "--pool", "cpu", "--urgent"]
+    submitted = deployed(*words)
     assert submitted.code == 0, submitted.text
     first = run_id(submitted.text)
     listed = next(line for line in deployed("runs").text.splitlines() if first[:8] in line)
@@ -100,8 +104,9 @@ def test_a_queued_run_is_listed_cancelled_and_queued_again(
     assert "Cancel" in deployed("cancel", first).text
     again = run_id(deployed("retry", first, "--from", "sfm").text)
     assert again != first
-    parameters = deployed.ask(f"flow_runs/{again}")["parameters"]
-    assert parameters["case"]["start"] == "sfm"
+    queued = deployed.ask(f"flow_runs/{again}")
+    assert queued["parameters"]["case"]["start"] == "sfm"
+    assert queued["work_queue_name"] == "urgent"
     assert deployed("logs", again).code == 0
     assert "names no run" in deployed("cancel", "no such run").text
     assert "did you mean 'mesh'" in deployed("retry", first, "--from", "messh").text
