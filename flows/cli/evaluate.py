@@ -71,8 +71,8 @@ JsonOption = Annotated[
 SourcesArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Output folders of runs, result files of `porf evaluate`, or published figures: "
-        "published:dtu, published:dtu65, published:mobilebrick.",
+        help="Output folders of runs or batches, result files of `porf evaluate`, or published "
+        "figures: published:dtu, published:dtu65, published:mobilebrick.",
         metavar="RUN…",
     ),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.formats.json_text import parse_json
 from pipeline.metrics.published import PREFIX, published_rows
+from pipeline.text import visible
 
 HEADLINES = {
     "rotation_mean": "rotation error, mean",
@@ -55,6 +56,7 @@ _SAME = {
 _UNITS = {"rotation_mean": "deg", "translation_mean_mm": "mm", "dtu_overall": "mm", "f1_2.5mm": "%"}
 """Units of the published figures."""
 
+BATCH_RECORD = "batch.json"
 _MILLIMETRES = {"mm": 1.0, "m": 1000.0}
 
 
@@ -128,7 +130,8 @@ def compare_sources(sources: Sequence[str], everything: bool = False) -> Compari
     """Read each source and line the measures up.
 
     Args:
-        sources: output folders of runs, result files, or `published:<set>`.
+        sources: output folders of runs or batches, result files, or `published:<set>`. After a
+            batch's runs come their means, one for each preset that several runs started from.
         everything: all measures, not only the headline ones.
 
     Raises:
@@ -173,11 +176,13 @@ def _rows(source: str) -> list[Row]:
             for row in published_rows(source.removeprefix(PREFIX))
         ]
     path = Path(source).expanduser()
+    if (path / BATCH_RECORD).is_file():
+        return _rows_of_batch(path / BATCH_RECORD)
     file = path / "metrics.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError(
-            f"{source} is neither a run with a metrics.json nor a result file",
-            hint="give output folders of finished runs, files of `porf evaluate -o`, or "
+            f"{source} is neither a run with a metrics.json, a batch, nor a result file",
+            hint="give output folders of finished runs or batches, files of `porf evaluate -o`, or "
             f"{PREFIX}dtu",
         )
     try:
@@ -187,6 +192,33 @@ def _rows(source: str) -> list[Row]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not a file of measures ({error})") from error
     return [_unified(path.resolve().name if path.is_dir() else path.stem, figures, units)]
+
+
+def _rows_of_batch(file: Path) -> list[Row]:
+    rows: list[Row] = []
+    presets: dict[str, list[Row]] = {}
+    try:
+        for run in parse_json(file.read_bytes())["runs"]:
+            known = {n: f for n, f in run["figures"].items() if f["value"] is not None}
+            figures = {name: float(figure["value"]) for name, figure in known.items()}
+            units = {name: str(figure["unit"]) for name, figure in known.items()}
+            if figures:
+                rows.append(_unified(visible(run["name"]), figures, units))
+                presets.setdefault(visible(run["preset"]), []).append(rows[-1])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is not the record of a batch ({error})") from error
+    if not rows:
+        raise InputError(f"no run of {file.parent} has measures yet")
+    means = [_mean(f"mean of {preset}", runs) for preset, runs in presets.items() if len(runs) > 1]
+    return rows + means
+
+
+def _mean(name: str, rows: list[Row]) -> Row:
+    """Means of what every one of these has; a mean of some would flatter or blame."""
+    shared = set.intersection(*(set(row.figures) for row in rows))
+    units = {n: rows[0].units[n] for n in shared if len({row.units[n] for row in rows}) == 1}
+    means = {n: sum(row.figures[n] for row in rows) / len(rows) for n in units}
+    return Row(f"{name} ({len(rows)} runs)", means, units)
 
 
 def _unified(name: str, figures: dict[str, float], units: dict[str, str]) -> Row:

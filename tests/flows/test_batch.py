@@ -14,6 +14,7 @@ from flows.batch.record import BatchRecord, Figure, RunResult
 from flows.request import RunRequest
 from flows.settings import resolve
 from flows.terminal import make_console
+from pipeline.metrics.compare import compare_sources
 from stages.registry import STAGES
 from tests.flows.harness import SMALL, Finished, Porf, SmallCase, refuse
 from tests.flows.test_scenarios import started_at, wait_for
@@ -69,6 +70,8 @@ def test_only_what_is_missing_is_computed_and_failures_are_remembered(
     assert 'href="whole/report.html"' in page
     assert (out / ".batch" / "thumbnails" / "partial.webp").is_file()
     assert "1 there already" in finished.text
+    table = compare_sources([str(out)])
+    assert [row.name for row in table.rows] == ["whole", "partial", "mean of fast (2 runs)"]
 
     again, runs = run_batch(porf, batch)
     assert "nothing has changed" in again.text

@@ -41,6 +41,40 @@ def test_runs_and_published_figures_share_columns(runs):
     assert "second training" in table.notes[0]
 
 
+def _batch(folder, *runs):
+    folder.mkdir()
+    figures = [
+        {
+            "name": name,
+            "preset": preset,
+            "figures": {n: {"value": v, "unit": u} for n, v, u in found},
+        }
+        for name, preset, found in runs
+    ]
+    (folder / "batch.json").write_text(json.dumps({"source": "x", "runs": figures}))
+    return str(folder)
+
+
+def test_a_sweep_is_a_row_a_run_and_a_mean_a_preset(tmp_path):
+    batch = _batch(
+        tmp_path / "sweep",
+        ("a-seed0", "fast", [("rotation_mean_refined", 0.1, "deg"), ("f_score", 90, "%")]),
+        ("a-seed1", "fast", [("rotation_mean_refined", 0.3, "deg"), ("f_score", None, "%")]),
+        ("b\x1b[2J", "dtu", [("rotation_mean_refined", 0.5, "deg")]),
+        ("failed", "fast", []),
+    )
+    table = compare_sources([batch, "published:dtu"])
+    found = {row.name: row.figures for row in table.rows}
+    assert list(found)[:4] == ["a-seed0", "a-seed1", "b\\x1b[2J", "mean of fast (2 runs)"]
+    # only one of the two has an F-score: no mean
+    assert found["mean of fast (2 runs)"] == {"rotation_mean": pytest.approx(0.2)}
+    with pytest.raises(InputError, match="no run of"):
+        compare_sources([_batch(tmp_path / "early")])
+    (tmp_path / "early" / "batch.json").write_text('{"runs": [1]}')
+    with pytest.raises(InputError, match="not the record of a batch"):
+        compare_sources([str(tmp_path / "early")])
+
+
 def test_forms(runs):
     table = compare_sources([*runs, "published:mobilebrick"], everything=True)
     assert "odd" in [column.name for column in table.columns]
