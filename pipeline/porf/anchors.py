@@ -22,8 +22,9 @@ _NEAR_THE_END = 3
 _BEHIND_WEIGHT = 0.2
 """Every point behind is as close to the surface as can be, one in five of the free ones is: with
 equal weights the nearest of contradicting anchors would win, and hollows fill up."""
-_BEHIND = 0.015
-"""So far behind a surface point is inside: about a cell of the fast field's finest grid."""
+_BEHIND = 0.006
+"""So far behind a surface point is inside: somewhat less than a cell of the fast field's finest
+grid. Leaves, which are seen from both sides, come out at least that thick."""
 
 
 @dataclass(frozen=True)

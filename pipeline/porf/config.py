@@ -90,10 +90,10 @@ class GridConfig(_Section):
     """The fast field: hashed feature grids with small networks."""
 
     resolutions: tuple[int, ...] = Field(
-        (16, 32, 64, 128), min_length=1, description="vertices along an axis, coarse to fine"
+        (16, 32, 64, 128, 256), min_length=1, description="vertices along an axis, coarse to fine"
     )
     channels: int = Field(4, ge=1, le=16, description="features a level")
-    log2_entries: int = Field(17, ge=8, le=24, description="a level has at most 2^this entries")
+    log2_entries: int = Field(18, ge=8, le=24, description="a level has at most 2^this entries")
     hidden_width: int = Field(64, ge=4, description="width of the distance and colour networks")
     initial_radius: float = Field(0.5, gt=0, lt=1, description="first surface: a sphere around 0")
     grid_learning_rate: float = Field(1e-2, gt=0, description="Adam's rate of the grids")
@@ -136,10 +136,10 @@ class GridConfig(_Section):
         "before colours are trained; 0 = it stays a sphere",
     )
     anchor_weight: float = Field(
-        4.0, ge=0, description="first weight of matches and stereo depths beside colours; 0 = none"
+        4.0, ge=0, description="weight of matches and stereo depths beside colours; 0 = none"
     )
-    anchor_share: float = Field(
-        1.0, gt=0, le=1, description="share of the steps in which that weight goes to zero"
+    anchor_end: float = Field(
+        1.0, ge=0, le=1, description="share of that weight that is left at the last step"
     )
     background: Literal["volume", "color"] = Field(
         "volume",
@@ -197,7 +197,7 @@ class LookConfig(_Section):
     """Depths measured again, closely around the fast field's surface as it has become."""
 
     shares: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
-        (0.0, 0.25, 0.5, 0.8),
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
         description="shares of the steps at which this is done; empty = never",
     )
     fit_steps: int = Field(
@@ -232,12 +232,12 @@ class SurfaceConfig(_Section):
     )
     steps: int = Field(2500, ge=1, description="steps of the second stage")
     resolutions: tuple[int, ...] = Field(
-        (16, 32, 64, 128, 256),
+        (16, 32, 64, 128, 256, 512),
         min_length=1,
         description="its fast field's vertices along an axis, coarse to fine",
     )
     log2_entries: int = Field(
-        19, ge=8, le=24, description="a level of it has at most 2^this entries"
+        20, ge=8, le=24, description="a level of it has at most 2^this entries"
     )
 
 

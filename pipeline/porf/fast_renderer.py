@@ -91,7 +91,7 @@ class GridModel(nn.Module):
         levels = self.surface.grid.levels
         # Without views, colours can only agree by the right shape; later they may tell highlights.
         self.view_share = linear((share - config.view_start) / _VIEW_RAMP, 0.0, 1.0)
-        self.anchor_factor = linear(share / config.anchor_share, 1.0, 0.0)
+        self.anchor_factor = linear(share, 1.0, config.anchor_end)
         joined = share / config.coarse_share if config.coarse_share else 1.0
         self.active_levels = min(levels, 2 + int(joined * (levels - 2 + 1e-9)))
         if step in (0, total_steps):
@@ -159,7 +159,7 @@ class GridModel(nn.Module):
         return ((difference**2).sum(1) * weights.detach().sum(1)).mean()
 
     def _anchor_loss(self, generator: torch.Generator | None) -> Tensor:
-        """See `anchor_loss`; fades out over training, and is zero in evaluation."""
+        """See `anchor_loss`; zero in evaluation."""
         if generator is None or self.anchor_factor == 0 or not self.anchors:
             return self.cache.new_zeros(())
         draw = self.anchors.draw(_ANCHORS_PER_STEP, generator)

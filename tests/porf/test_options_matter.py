@@ -47,7 +47,7 @@ def usual(tiny: TinyCase, tmp_path_factory: pytest.TempPathFactory) -> list[floa
         ("grid", {"roughness_weight": 0.5}),
         ("grid", {"roughness_reach": 0.2}),
         ("grid", {"anchor_weight": 0.0}),
-        ("grid", {"anchor_share": 0.2}),
+        ("grid", {"anchor_end": 0.2}),
         ("grid", {"anchor_steps": 4}),
         ("grid", {"foreground_samples": 2}),
         ("grid", {"coarse_share": 1.0, "resolutions": [4, 8, 16]}),
