@@ -1,5 +1,7 @@
 """Training in less memory: signs of running out, results of pieces put together, a preflight."""
 
+import ctypes
+import sys
 from collections.abc import Sequence
 
 import psutil
@@ -10,7 +12,22 @@ from pipeline.errors import InputError
 from pipeline.porf.rays import RenderOutput
 
 _IMAGES_SHARE = 0.7
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEPT_BYTES = 2**30
 _CPU_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that one step frees for the next.
+
+    It hands them back to the system otherwise and gets them anew, cleared page by page: 5 to 20% of
+    a step's processor time.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may lack it
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes
+            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -49,7 +49,7 @@ from pipeline.porf.interruption import EXIT_CODE, Interrupted, Interruption
 from pipeline.porf.joint import JointTraining, pixel_psnr
 from pipeline.porf.lens import Lens
 from pipeline.porf.loop import Surroundings, TrainingLoop
-from pipeline.porf.memory import is_out_of_memory, too_little_memory
+from pipeline.porf.memory import is_out_of_memory, keep_freed_memory, too_little_memory
 from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
 from pipeline.porf.outcome import (
@@ -89,6 +89,7 @@ def train(
         SystemExit: SIGTERM came; the checkpoint is saved and the exit code is 143.
     """
     progress = progress or NullProgress()
+    keep_freed_memory()
     with Interruption() as interruption:
         training = _Training(case, config, work, seed, progress, interruption)
         try:
