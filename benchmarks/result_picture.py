@@ -1,6 +1,6 @@
-"""Compose the README's picture from a finished demo: a photo, the coloured mesh, the bare mesh.
+"""Compose a picture of the README from a finished run: a photo, the coloured mesh, the bare mesh.
 
-python benchmarks/demo_picture.py demo/results
+python benchmarks/result_picture.py demo/results
 """
 
 import argparse
@@ -16,27 +16,32 @@ GAP_PX = 12
 
 
 def main() -> None:
-    """Write `docs/images/demo.png`."""
+    """Write `docs/images/NAME.png`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("--photo", type=int, default=4, help="index of the photo shown")
+    parser.add_argument("--side", type=int, default=1, help="which of the eight sides, from 0")
+    parser.add_argument("--name", default="demo", help="of the picture")
     arguments = parser.parse_args()
     folder = CaseFolder(arguments.results)
     pictures = folder.store.artifact("report", folder.load_record().keys["report"]) / "pictures"
     photos = sorted((folder.root / "image").glob("*.png"))
     parts = [Image.open(photos[arguments.photo])]
-    parts += [side(pictures / name) for name in ("mesh_sides.png", "mesh_sides_clay.png")]
-    target = REPOSITORY / "docs" / "images" / "demo.png"
+    sheets = ("mesh_sides.png", "mesh_sides_clay.png")
+    parts += [side(pictures / sheet, arguments.side) for sheet in sheets]
+    target = REPOSITORY / "docs" / "images" / f"{arguments.name}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     side_by_side([part.convert("RGBA") for part in parts]).save(target, optimize=True)
     print(f"wrote {target}")
 
 
-def side(sheet: Path, column: int = 1) -> Image.Image:
+def side(sheet: Path, index: int) -> Image.Image:
     """One of the eight sides (four columns, two rows) of a report's sheet."""
     image = Image.open(sheet)
     width, height = image.width // 4, image.height // 2
-    return image.crop((column * width, 0, (column + 1) * width, height))
+    row, column = divmod(index, 4)
+    left, top = column * width, row * height
+    return image.crop((left, top, left + width, top + height))
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:
