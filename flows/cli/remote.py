@@ -74,33 +74,10 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
 ) -> None:
     """Queue cases for workers and print the ids of their runs."""
-    several = len(photos) > 1
     external = external_paths(masks, ground_truth, ground_truth_mesh, cameras)
-    if several and external:
-        raise InputError(
-            "masks, cameras and truth belong to one case: submit the cases one by one",
-            hint="`porf batch` takes lists of cases with their files",
-        )
     options = options_over(preset, config, overrides or [])
-    names = [case_name(absolute(folder)) for folder in photos]
-    if len(set(names)) < len(names):
-        raise InputError(
-            "several of these cases would have the same output folder",
-            hint="submit them one by one, each with its own -o",
-        )
-    cases = [
-        Case(
-            photos=absolute(folder),
-            out=absolute(out) / name if several else absolute(out),
-            preset=preset,
-            options=options,
-            **external,
-            start=start,
-            stop=stop,
-            publish=f"{publish.rstrip('/')}/{name}" if publish and several else publish,
-        )
-        for folder, name in zip(photos, names, strict=True)
-    ]
+    alike = {"preset": preset, "options": options, "start": start, "stop": stop}
+    cases = _cases([absolute(folder) for folder in photos], absolute(out), publish, external, alike)
     for case in cases:
         case.request()
     with _server() as client:
@@ -113,6 +90,34 @@ def submit(
             console.print(f"{run_id}  {escape(case.name)} → {escape(str(case.out))}")
         if wait:
             _report_end(remote.wait(client, ids))
+
+
+def _cases(
+    folders: list[Path],
+    out: Path,
+    publish: str | None,
+    external: dict[str, Path],
+    alike: dict[str, Any],
+) -> list[Case]:
+    """One case in `out` itself; several each in a folder of their own beneath it."""
+    if len(folders) == 1:
+        return [Case(photos=folders[0], out=out, publish=publish, **external, **alike)]
+    if external:
+        raise InputError(
+            "masks, cameras and truth belong to one case: submit the cases one by one",
+            hint="`porf batch` takes lists of cases with their files",
+        )
+    names = [case_name(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise InputError(
+            "several of these cases would have the same output folder",
+            hint="submit them one by one, each with its own -o",
+        )
+    targets = [f"{publish.rstrip('/')}/{name}" if publish else None for name in names]
+    return [
+        Case(photos=folder, out=out / name, publish=target, **alike)
+        for folder, name, target in zip(folders, names, targets, strict=True)
+    ]
 
 
 def runs(

@@ -46,6 +46,15 @@ def test_a_case_is_named_by_its_folder() -> None:
     assert {path: case_name(Path(path)) for path in names} == names
 
 
+def test_several_cases_have_folders_of_their_own(tmp_path: Path) -> None:
+    for words, told in (
+        (["/a/photos", "/a", "-o", tmp_path], "same output folder"),
+        (["/a", "/b", "-o", tmp_path, "--masks", "/m"], "belong to one case"),
+    ):
+        refused = refuse("submit", *words)
+        assert (refused.code, told in refused.text) == (2, True), refused.text
+
+
 def test_options_of_the_command_line_by_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("train: {steps: 4, grid: {samples: 9}}\n")

@@ -111,9 +111,6 @@ def test_a_queued_run_is_listed_cancelled_and_queued_again(
     assert "names no run" in deployed("cancel", "no such run").text
     assert "did you mean 'mesh'" in deployed("retry", first, "--from", "messh").text
     deployed("cancel", again)
-    alike = deployed("submit", photos, photos, "-o", tmp_path / "two")
-    assert alike.code == 2
-    assert "same output folder" in alike.text
 
 
 def test_a_run_of_a_terminal_cannot_be_cancelled_from_elsewhere(
