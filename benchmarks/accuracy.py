@@ -1,7 +1,7 @@
 """What pose refinement reaches from different starts, beside classical bundle adjustment.
 
     python benchmarks/accuracy.py DATA RUNS OUT [--demo DEMO] [--seeds 0 1 2] [--joint CASE …]
-        [--document]
+        [--document [--remark TEXT]]
 
 DATA holds the sets with `cameras.npz` (the truth), RUNS the finished runs of `real_sets.py`, DEMO
 a finished `porf demo`. Every case is the run's own photos and verified matches with other starting
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -171,6 +172,7 @@ def main() -> None:
         "--joint", nargs="*", default=[], help="cases that are trained, e.g. 'dtu65 sfm'"
     )
     parser.add_argument("--document", action="store_true", help="write docs/results.md too")
+    parser.add_argument("--remark", default="", help="a sentence about these runs for it")
     arguments = parser.parse_args()
     quiet()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -192,7 +194,8 @@ def main() -> None:
     (arguments.out / "accuracy.md").write_text(table)
     print(table)
     if arguments.document:
-        put(RESULTS, "benchmarks/accuracy.py", f"{INTRODUCTION}\n\n{table}")
+        text = fill(arguments.remark, 100)
+        put(RESULTS, "benchmarks/accuracy.py", f"{INTRODUCTION}\n\n{text}\n\n{table}")
 
 
 def _sources(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:
