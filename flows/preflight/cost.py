@@ -103,7 +103,7 @@ def _train(load: Workload, settings: Any, threads: int) -> Cost:
     return Cost(
         wall_s=30 + (steps * step_s + options.epipolar.steps * 0.02) / min(threads, 4),
         memory_gb=0.6 + images + state,
-        disk_gb=state * 2,
+        disk_gb=state + 0.02,  # the checkpoint's values and moments, the model; anchors
     )
 
 

@@ -36,6 +36,7 @@ ONE_FOCAL = frozenset(
 
 MIN_FOCAL, MAX_FOCAL = 0.1, 100.0
 """Of the longer side: about 157° and half a degree of view; nothing beyond is a photo of ours."""
+MAX_SIDE_PX = 1_000_000
 RIGID_TOLERANCE = 1e-3
 MAX_SKEW = 1e-3
 
@@ -164,8 +165,11 @@ def check_camera(camera: PosedCamera, source: str) -> PosedCamera:
 
 def _check_lens(camera: PosedCamera, size_px: tuple[int, int], who: str) -> None:
     width, height = size_px
-    if width < 1 or height < 1:
-        raise InputError(f"{who}: an image size of {width}×{height} pixels")
+    if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
+        shown = "×".join(str(side)[:12] for side in size_px)
+        raise InputError(
+            f"{who}: an image size of {shown} pixels: expected 1 to {MAX_SIDE_PX} each way"
+        )
     fx, fy, cx, cy = focal_and_centre(camera.model, camera.params)
     longer = max(width, height)
     for focal in (fx, fy):

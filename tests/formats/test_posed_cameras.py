@@ -192,6 +192,17 @@ def test_a_traversal_in_files_is_refused(tmp_path: Path) -> None:
         load_cameras(model)
 
 
+@pytest.mark.parametrize("width", ["0", "-5", "1" + "0" * 400])
+def test_impossible_image_sizes_are_refused(tmp_path: Path, width: str) -> None:
+    save_colmap_model(tmp_path, _three(), form="text")
+    lines = (tmp_path / "cameras.txt").read_text().splitlines()
+    words = [line.split() for line in lines]
+    sized = [[*w[:2], width, *w[3:]] if w[0].isdigit() else w for w in words]
+    (tmp_path / "cameras.txt").write_text("\n".join(" ".join(w) for w in sized))
+    with pytest.raises(InputError, match="image size of"):
+        load_cameras(tmp_path)
+
+
 def test_damaged_models_are_refused_and_never_hang(tmp_path: Path) -> None:
     save_colmap_model(tmp_path, _three())
     for name in ("cameras.bin", "images.bin"):
