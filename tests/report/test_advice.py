@@ -64,6 +64,6 @@ def test_the_expected_rotation_error_is_told():
     views = {"a.jpg": 0.019, "b.jpg": 0.047}
     sigma = {"median_deg": 0.021, "common_deg": 0.015, "scatter_median_deg": 0.01}
     sfm = {"rotation_uncertainty": {**sigma, "views_deg": views}}
-    (fact,) = sfm_facts(data(sfm=sfm))
-    assert "0.0210°" in fact.value
-    assert "most at b.jpg: 0.0470°" in fact.value
+    usual, shared, worst = sfm_facts(data(sfm=sfm))
+    assert (usual.value, shared.value, worst.value) == ("0.0210° (1 σ)", "0.0150°", "0.0470°")
+    assert "b.jpg" in worst.name
