@@ -61,7 +61,7 @@ def test_mesh_is_the_model_s_surface_in_the_world_frame(made):
     features are straight between these planes and bend at them, and so may the field.
     """
     _, context = made
-    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    mesh = mesh_of(context.out)
     model = load_trained(context.inputs["train"])
     normalised = (mesh.vertices - SCALE_MAT[:3, 3]) / SCALE_MAT[0, 0]
     radius = np.linalg.norm(normalised, axis=1)
@@ -102,7 +102,7 @@ def distances(model, points):
 def test_facts_are_written_with_unit_and_frame(made):
     verdict, context = made
     facts = json.loads((context.out / "mesh.json").read_text())
-    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    mesh = mesh_of(context.out)
     assert facts["faces"] == len(mesh.faces) == verdict.figures["faces"]
     assert facts["unit"] == "m"
     assert facts["frame"] == "world"
@@ -116,7 +116,7 @@ def test_facts_are_written_with_unit_and_frame(made):
 def test_glb_stands_upright(made):
     _, context = made
     scene = trimesh.load(context.out / "mesh.glb")
-    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    mesh = mesh_of(context.out)
     height = mesh.bounds[1][2] - mesh.bounds[0][2]
     assert scene.bounds[1][1] - scene.bounds[0][1] == pytest.approx(height, rel=1e-4)
 
@@ -135,6 +135,23 @@ def test_a_scene_from_elsewhere_has_images_only(made, tmp_path):
     facts = json.loads((out / "mesh.json").read_text())
     assert facts["glb_up"]["from"] == "cameras"
     assert np.allclose(facts["glb_up"]["direction"], [0, 0, 1], atol=1e-6)
+
+
+def test_threshold_and_obj_have_an_effect(made, tmp_path):
+    _, context = made
+    config = CONFIG.model_copy(update={"threshold": 0.05, "obj": True})
+    STAGES["mesh"].run(replace(context, config=config, out=tmp_path))
+    normalised = (mesh_of(tmp_path).vertices - SCALE_MAT[:3, 3]) / SCALE_MAT[0, 0]
+    at_vertex = distances(load_trained(context.inputs["train"]), normalised)
+    assert np.median(at_vertex) == pytest.approx(0.05, abs=1e-3)
+    assert len(trimesh.load(tmp_path / "mesh.obj", process=False).faces) == len(
+        mesh_of(tmp_path).faces
+    )
+    assert not (context.out / "mesh.obj").exists()
+
+
+def mesh_of(folder):
+    return trimesh.load(folder / "mesh.ply", process=False)
 
 
 def test_same_inputs_give_the_same_files(made, tmp_path):
