@@ -41,7 +41,7 @@ MAX_BYTES = 15_000_000
 SIDES = 8
 ERROR_SIDES = 4
 MAX_VIEWS = 6
-UNCHANGED_DEG = 1e-6
+UNCHANGED_DEG = 1e-4
 _OUT_FRAME = (190, 120, 20)
 _CANDIDATE_NAMES = {
     "input": "given cameras",
@@ -100,12 +100,15 @@ def _draw_mesh(data: ReportData, parts: PageParts, pictures: PictureFolder) -> N
     pictures.save("mesh", hero.colour)
     pictures.save("mesh_clay", hero.clay)
     rgb = _error_rgb(data)
+    azimuths_deg = [front + 360 * side / SIDES for side in range(SIDES)]
+    zoom = studio.fitting_zoom(azimuths_deg)
     shots = [
         studio.shoot(
-            front + 360 * side / SIDES,
+            azimuth_deg,
+            zoom=zoom,
             other_rgb=rgb if side % (SIDES // ERROR_SIDES) == 0 else None,
         )
-        for side in range(SIDES)
+        for side, azimuth_deg in enumerate(azimuths_deg)
     ]
     parts.sides = [
         {"colour": webp_uri(s.colour), "clay": webp_uri(s.clay), "label": f"{45 * i}°"}
@@ -241,7 +244,7 @@ def _camera_charts(data: ReportData) -> list[Chart]:
     if len(candidates) > 1:
         labels = [_CANDIDATE_NAMES.get(c["name"], c["name"]) for c in candidates]
         errors = [float(c["heldout_error_px"]) for c in candidates]
-        title = "Epipolar error of held-out matches (px)"
+        title = "Epipolar error of held-out matches, robust mean (px)"
         charts.append(before_after("heldout_epipolar", title, labels, errors))
     charts += _true_error_chart(data)
     change = data.pose_change()

@@ -198,7 +198,7 @@ def error_scale(threshold_percent: float, thresholds: float) -> Chart:
         threshold_percent: in percent of the object's radius.
     """
     end_percent = threshold_percent * thresholds
-    ticks = np.append(np.arange(0, end_percent, threshold_percent), end_percent)
+    ticks = np.append(np.arange(0, end_percent, threshold_percent / 2), end_percent)
 
     def paint(axes: Axes) -> None:
         axes.imshow(
@@ -245,7 +245,8 @@ def match_graph(places: NDArray, counts: NDArray) -> Chart:
         axes.set_aspect("equal", "datalim")
         axes.set_axis_off()
 
-    return draw("match_graph", "Cameras from above, joined by matches", paint, (4.4, 3.6))
+    title = "Cameras from above, joined by matches (thicker: more)"
+    return draw("match_graph", title, paint, (4.4, 3.6))
 
 
 def match_matrix(counts: NDArray) -> Chart:

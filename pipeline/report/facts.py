@@ -31,7 +31,6 @@ _MESH = {
     "pieces": "Separate pieces",
     "watertight": "Closed everywhere",
     "open_edges": "Open edges",
-    "area": "Area",
     "cell_normalised": "Lattice cell (radii of the region)",
 }
 
@@ -41,6 +40,8 @@ def mesh_facts(data: ReportData) -> list[Fact]:
     facts = _present(data.mesh_facts, _MESH)
     if "coloured_fraction" in data.mesh_facts:
         facts.append(Fact("Vertices with a colour", percent(data.mesh_facts["coloured_fraction"])))
+    if "area" in data.mesh_facts:
+        facts.append(Fact("Area", f"{number(float(data.mesh_facts['area']))} {data.unit_label}²"))
     if "bounds" in data.mesh_facts:
         low, high = data.mesh_facts["bounds"]["low"], data.mesh_facts["bounds"]["high"]
         sides = " × ".join(number(float(b - a)) for a, b in zip(low, high, strict=True))

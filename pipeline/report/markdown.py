@@ -28,7 +28,8 @@ def compact_markdown(inputs: Mapping[str, Path], manifests: Mapping[str, Mapping
         manifests: the stages' manifests by name.
     """
     data = gather(inputs, manifests, run_title(manifests))
-    blocks = [f"# {_escaped(data.title)}", summary.subtitle(data), _figures(data)]
+    blocks = [f"# {_escaped(data.title)}", summary.subtitle(data), summary.verdict(data)]
+    blocks.append(_figures(data))
     blocks += [_list("Look at this first", [_warning(w) for w in summary.warnings(data)])]
     blocks += [_list("What would help", [_prose(text) for text in advice(data)])]
     if "report" in inputs:

@@ -15,7 +15,7 @@ from pipeline.report.advice import advice
 from pipeline.report.charts import Chart
 from pipeline.report.data import ReportData, StageRecord
 from pipeline.report.facts import mesh_facts, removals, sfm_facts
-from pipeline.report.summary import headline, metric_groups, subtitle, warnings
+from pipeline.report.summary import headline, metric_groups, subtitle, verdict, warnings
 from pipeline.report.words import duration, memory, number, told
 
 
@@ -39,6 +39,7 @@ def render_page(data: ReportData, parts: PageParts) -> str:
     context: dict[str, Any] = {
         "title": data.title,
         "subtitle": subtitle(data),
+        "verdict": verdict(data),
         "css": Markup(_resource("style.css")),
         "viewer_js": Markup(_resource("viewer.js")),
         "hero": parts.hero,
@@ -63,6 +64,7 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         "photos": parts.photos,
         "photo_text": _photo_text(data),
         "stages": [_stage_row(stage) for stage in data.stages],
+        "libraries": _shared_libraries(data.stages),
         "unit_text": _unit_text(data),
     }
     context["sections"] = [
@@ -147,6 +149,12 @@ def _stage_row(stage: StageRecord) -> dict[str, Any]:
         "options": _flat({**stage.options, **stage.settings}),
         "libraries": ", ".join(f"{name} {version}" for name, version in stage.libraries.items()),
     }
+
+
+def _shared_libraries(stages: Sequence[StageRecord]) -> str | None:
+    """The versions that all stages ran with; None where they differ."""
+    told = {_stage_row(stage)["libraries"] for stage in stages}
+    return told.pop() if len(told) == 1 else None
 
 
 def _figures_in_short(figures: dict[str, Any], limit: int = 5) -> str:

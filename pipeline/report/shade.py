@@ -1,5 +1,6 @@
 """Pictures of a mesh without a graphics card or display: rays and a little light."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,10 @@ from pipeline.surface.decimate import DisplayMesh
 
 SUPERSAMPLING = 2
 FOV_DEG = 28.0
+ELEVATION_DEG = 22.0
+SIZE_PX = (400, 320)
+FILLED = 0.92
+"""How much of a picture the mesh may fill."""
 CLAY = np.array([206, 200, 192])
 
 
@@ -64,11 +69,30 @@ class Studio:
         across = np.cross(self.up, self.side)
         return float(np.degrees(np.arctan2(direction @ across, direction @ self.side)))
 
+    def fitting_zoom(self, azimuths_deg: Sequence[float]) -> float:
+        """The zoom at which pictures of the usual size from all these sides hold the whole mesh."""
+        offset = self.mesh.vertices[:: max(1, len(self.mesh.vertices) // 20_000)] - self.target
+        distance = self._distance(1.0)
+        frame = np.array(SIZE_PX) / min(SIZE_PX) * np.tan(np.radians(FOV_DEG / 2))
+        widest = 0.0
+        for azimuth_deg in azimuths_deg:
+            back = self.direction(azimuth_deg, ELEVATION_DEG)
+            right = np.cross(self.up, back)
+            right /= np.linalg.norm(right)
+            axes = np.stack([right, np.cross(back, right)], axis=1)
+            across = np.abs(offset @ axes) / (distance - offset @ back)[:, None]
+            widest = max(widest, float((across / frame).max()))
+        return FILLED / widest
+
+    def _distance(self, zoom: float) -> float:
+        """From where the middle of the mesh is seen, at a zoom."""
+        return self.radius / np.sin(np.radians(FOV_DEG / 2)) / zoom
+
     def shoot(
         self,
         azimuth_deg: float,
-        elevation_deg: float = 22.0,
-        size: tuple[int, int] = (400, 320),
+        elevation_deg: float = ELEVATION_DEG,
+        size: tuple[int, int] = SIZE_PX,
         zoom: float = 1.0,
         other_rgb: NDArray | None = None,
     ) -> Shot:
@@ -78,7 +102,7 @@ class Studio:
             other_rgb: (V, 3) vertex colours for a second picture from the same place.
         """
         direction = self.direction(azimuth_deg, elevation_deg)
-        distance = self.radius / np.sin(np.radians(FOV_DEG / 2)) / zoom
+        distance = self._distance(zoom)
         c2w = look_at(self.target + distance * direction, self.target, self.up)
         width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
         focal_px = min(width, height) / 2 / np.tan(np.radians(FOV_DEG / 2))

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.metrics.labels import LABELS
 from pipeline.metrics.table import WHO
 from pipeline.report.data import ReportData
-from pipeline.report.words import duration, number, plain_name, unit
+from pipeline.report.words import duration, length, number, plain_name, unit
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _measured(data: ReportData) -> list[KeyFigure]:
     if rotation is not None:
         note = "mean, against the true cameras"
         if before is not None:
-            note += f"; {number(float(before))}° before refinement"
+            note += f"; {_before(float(before), float(rotation), '°')}"
         found.append(KeyFigure("Rotation error", number(float(rotation)), "°", note))
     chamfer = values.get("chamfer_of_radius")
     if chamfer is not None:
@@ -57,13 +57,22 @@ def _measured(data: ReportData) -> list[KeyFigure]:
     return found
 
 
+def _before(before: float, after: float, unit_behind: str) -> str:
+    """What a figure was before refinement, in words."""
+    if number(before) == number(after):
+        return "unchanged by refinement"
+    return f"{number(before)}{unit_behind} before refinement"
+
+
 def _heldout(data: ReportData) -> KeyFigure | None:
     figures = data.train.get("figures", {})
     before = figures.get("heldout_epipolar_before_px")
     after = figures.get("heldout_epipolar_after_px")
     if after is None:
         return None
-    note = "" if before is None else f"{number(float(before))} px before refinement"
+    note = "robust mean"
+    if before is not None:
+        note += f"; {_before(float(before), float(after), ' px')}"
     return KeyFigure("Held-out epipolar error", number(float(after)), "px", note)
 
 
@@ -92,6 +101,29 @@ def _time(data: ReportData) -> KeyFigure | None:
         duration(total),
         note=f"of which {longest.name} {duration(longest.wall_s)}",
     )
+
+
+def verdict(data: ReportData) -> str:
+    """The outcome in a sentence or two; empty where nothing was made yet."""
+    said = []
+    if data.photos:
+        lost = len(data.photos) - len(data.registered)
+        known = f"{len(data.registered)} of {len(data.photos)} photos found their place"
+        said.append("Every photo found its place" if lost == 0 else known)
+    heldout_px = data.train.get("figures", {}).get("heldout_epipolar_after_px")
+    if heldout_px is not None:
+        said.append(
+            f"matches kept back agree with the cameras to {number(float(heldout_px))}\u00a0px"
+        )
+    pieces = data.mesh_facts.get("pieces")
+    if pieces:
+        said.append(
+            "the surface is one piece" if pieces == 1 else f"the surface is {pieces} pieces"
+        )
+    if not said:
+        return ""
+    listed = ", ".join(said[:-1]) + " and " + said[-1] if len(said) > 1 else said[0]
+    return listed[:1].upper() + listed[1:] + "."
 
 
 def subtitle(data: ReportData) -> str:
@@ -175,6 +207,8 @@ def with_unit(metric: dict[str, Any]) -> str:
     value, name = metric["value"], unit(metric.get("unit"))
     if value is None:
         return "–"
+    if name == "m" and isinstance(value, float):
+        return length(value, name)
     short = name.split(" ")[0]
     gap = "" if short in ("", "°", "%") else "\u00a0"
     return f"{number(value)}{gap}{short if short in ('°', '%') else name}"

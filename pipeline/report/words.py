@@ -37,17 +37,29 @@ def unit(name: str | None) -> str:
     return _UNITS.get(name or "", name or "")
 
 
+def length(value: float, unit_name: str) -> str:
+    """A number with its unit; metres as millimetres where they are small."""
+    if unit_name == "m" and 0 < abs(value) < 0.01:
+        return f"{number(1000 * value)}\u00a0mm"
+    return f"{number(value)}\u00a0{unit(unit_name)}"
+
+
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 5 s`, `2 h 10 min`."""
+    """`4.2 s`, `3 min 5 s`, `2 h 10 min`, with spaces that no line breaks at."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\u00a0s"
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return _two(minutes, "min", rest, "s")
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
+    return _two(hours, "h", minutes, "min")
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    shown = f"{large}\u00a0{large_unit}"
+    return f"{shown}\u00a0{small}\u00a0{small_unit}" if small else shown
 
 
 def memory(megabytes: float) -> str:
@@ -58,7 +70,9 @@ def memory(megabytes: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """`12%`, `0.3%`."""
+    """`12%`, `0.3%`, `<0.1%`."""
+    if 0 < fraction < 0.0005:
+        return "<0.1%"
     return f"{fraction:.0%}" if fraction == 0 or fraction >= 0.1 else f"{fraction:.1%}"
 
 

@@ -17,7 +17,8 @@ def test_short_version_says_what_matters(with_report):
     assert "**12 of 14**" in text
     assert "**0.0731°**" in text
     assert "torn.jpg cannot be decoded; see `ingest.json` &lt;b&gt;" in text
-    assert "| evaluate | ok | 1 min 28 s |" in text
+    assert "| evaluate | ok | 1 min 28 s |" in text.replace("\u00a0", " ")
+    assert "12 of 14 photos found their place, matches kept back agree" in text
     assert len(text) < 400_000
 
 

@@ -10,7 +10,7 @@ from pipeline.report.data import ReportData
 from pipeline.report.pictures import Tile, contact_sheet, on_background, thumbnail, webp_uri
 from pipeline.report.shade import Studio
 from pipeline.report.summary import headline
-from pipeline.report.words import duration, memory, number, percent, plain_name, told, unit
+from pipeline.report.words import duration, length, memory, number, percent, plain_name, told, unit
 from pipeline.surface.decimate import DisplayMesh
 
 
@@ -36,13 +36,16 @@ def test_numbers(value, text):
 
 
 def test_words():
-    times = [duration(seconds) for seconds in (4.21, 42, 185, 7800)]
-    assert times == ["4.2 s", "42 s", "3 min 5 s", "2 h 10 min"]
+    times = [duration(seconds) for seconds in (4.21, 42, 185, 600, 7800)]
+    assert [t.replace("\u00a0", " ") for t in times] == [
+        "4.2 s", "42 s", "3 min 5 s", "10 min", "2 h 10 min",
+    ]  # fmt: skip
     assert plain_name("psnr_heldout_mean") == "PSNR held-out mean"
     assert told("heldout_error_px", 0.3) == "held-out error 0.300 px"
     assert told("faces", 1200) == "faces 1\u202f200"
+    assert length(3.74e-5, "m") == "0.0374\u00a0mm" and length(0.122, "m") == "0.122\u00a0m"
     assert [memory(mb) for mb in (0, 350, 2100)] == ["–", "350 MB", "2.1 GB"]
-    assert [percent(f) for f in (0, 0.003, 0.12)] == ["0%", "0.3%", "12%"]
+    assert [percent(f) for f in (0, 1e-4, 0.003, 0.12)] == ["0%", "<0.1%", "0.3%", "12%"]
     assert [unit(u) for u in ("deg", "unknown", None, "mm")] == ["°", "scene units", "", "mm"]
 
 
@@ -122,6 +125,17 @@ def test_pictures_are_upright_and_centred(studio):
     upper, lower = picture[40, 100], picture[120, 100]
     assert upper[0] > 2 * upper[2], "the red half is on top"
     assert lower[2] > 2 * lower[0]
+
+
+def test_a_flat_thing_fills_the_pictures_from_all_sides():
+    disc = trimesh.creation.cylinder(radius=1.0, height=0.1)
+    grey = np.full((len(disc.vertices), 3), 128, np.uint8)
+    flat = Studio(
+        DisplayMesh(disc.vertices, disc.vertex_normals, disc.faces, grey), np.array([0.0, 0, 1])
+    )
+    zoom = flat.fitting_zoom([0.0, 45.0, 90.0])
+    cover = np.asarray(flat.shoot(45.0, zoom=zoom).colour)[..., 3] > 128
+    assert 0.85 * cover.shape[1] < np.ptp(np.flatnonzero(cover.any(axis=0))) < cover.shape[1] - 8
 
 
 def test_light_comes_from_above(studio):
