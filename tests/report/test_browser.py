@@ -1,12 +1,16 @@
 """The page in a real headless browser; skips where there is none."""
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
+from PIL import Image
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -28,12 +32,20 @@ OPTIONS = [
 ]
 
 
+SNAPSHOT = """<script>addEventListener("load", () => setTimeout(() => {
+  if (window.reportViewer.ready) document.body.dataset.snapshot = window.reportViewer.snapshot();
+}, 500));</script></body>"""
+
+
 @pytest.fixture(scope="module")
 def loaded(report, tmp_path_factory):
     """The page after its scripts ran, and what the console said."""
     if BROWSER is None:
         pytest.skip("no chromium on this machine")
-    done = _browse(report / "report.html", tmp_path_factory.mktemp("profile"))
+    folder = tmp_path_factory.mktemp("page")
+    text = (report / "report.html").read_text(encoding="utf-8")
+    (folder / "page.html").write_text(text.replace("</body>", SNAPSHOT), encoding="utf-8")
+    done = _browse(folder / "page.html", folder / "profile")
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     # the software renderer remarks on being slow
     return done.stdout, [line for line in console if "GL Driver Message" not in line]
@@ -57,6 +69,14 @@ def test_viewer_draws(loaded):
     assert state.group(1) == "ready"
     assert 'data-show="mesh"' in loaded[0]
     assert 'data-texture="shown"' in loaded[0]
+    encoded = re.search(r'data-snapshot="data:image/png;base64,([^"]+)"', loaded[0])
+    assert encoded, "no picture of the canvas"
+    with Image.open(io.BytesIO(base64.b64decode(encoded.group(1)))) as picture:
+        pixels = np.asarray(picture.convert("RGBA")).reshape(-1, 4)
+    drawn = pixels[pixels[:, 3] > 0]
+    assert 0.01 < len(drawn) / len(pixels) < 0.5
+    assert len(np.unique(drawn, axis=0)) > 500, "a surface in many colours"
+    assert (np.abs(drawn[:, :3].astype(int) - [59, 125, 189]).max(axis=1) < 12).any(), "cameras"
 
 
 def test_charts_and_pictures_are_there(loaded):
