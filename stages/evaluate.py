@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.formats.case import common_size, sorted_images
 from pipeline.formats.idr import IdrCameras, load_idr_cameras
 from pipeline.formats.matches import load_matches
+from pipeline.formats.sparse import load_sparse
 from pipeline.formats.views import ViewRecord, load_views, registered_names
 from pipeline.imaging.records import IngestRecord, load_ingest
 from pipeline.metrics.alignment import Alignment
@@ -76,7 +76,7 @@ def run(ctx: StageContext) -> Verdict:
         load_mesh(ctx.inputs["mesh"] / "mesh.ply"),
         estimates["refined"],
         common_size(images[:1]),
-        _sparse_points(scene_dir),
+        load_sparse(scene_dir).points,
         masks,
     )
     measure_renders(findings, model, images, masks, config, ctx.out / "renders", ctx.progress)
@@ -175,16 +175,6 @@ def _viewers(
 def _train_figures(train_dir: Path) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads((train_dir / "train.json").read_bytes())["figures"]
     return figures
-
-
-def _sparse_points(scene_dir: Path) -> NDArray:
-    """Triangulated points (P, 3), world frame; none in a case from elsewhere."""
-    path = scene_dir / "sparse.npz"
-    if not path.exists():
-        return np.zeros((0, 3))
-    with np.load(path) as sparse:
-        points: NDArray = sparse["points"]
-    return points
 
 
 def _check_counts(names: list[str], estimates: dict[str, IdrCameras]) -> None:

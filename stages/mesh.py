@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.formats.sparse import load_sparse
 from pipeline.porf.trained import TrainedModel, load_trained
 from pipeline.store.files import write_json
 from pipeline.surface.build import build_surface
@@ -34,7 +35,7 @@ def run(ctx: StageContext) -> Verdict:
         partial(_distances, model, config.threshold),
         views,
         scale_mat,
-        _sparse_points(scene_dir, scale_mat),
+        (load_sparse(scene_dir).points - scale_mat[:3, 3]) / scale_mat[0, 0],
         config,
         device,
         ctx.progress,
@@ -76,15 +77,6 @@ def _scene_facts(scene_dir: Path) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts
-
-
-def _sparse_points(scene_dir: Path, scale_mat: NDArray) -> NDArray:
-    path = scene_dir / "sparse.npz"
-    if not path.exists():  # a case from elsewhere
-        return np.zeros((0, 3))
-    with np.load(path) as sparse:
-        points: NDArray = (sparse["points"] - scale_mat[:3, 3]) / scale_mat[0, 0]
-    return points
 
 
 def _up(scene: dict[str, Any], c2w: NDArray) -> tuple[NDArray, str]:

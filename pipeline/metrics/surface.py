@@ -26,7 +26,7 @@ from pipeline.errors import InputError
 from pipeline.geometry.cameras import pixel_rays
 from pipeline.geometry.raycast import RayScene
 from pipeline.geometry.similarity import Similarity
-from pipeline.metrics.clouds import check_frames_fit, check_mesh, unit_guess
+from pipeline.metrics.clouds import check_frames_fit, check_mesh, extent, unit_guess
 from pipeline.metrics.distance import SurfaceDistance, sample_surface, thin
 from pipeline.metrics.poses import camera_span
 from pipeline.progress import NullProgress, Progress
@@ -59,8 +59,7 @@ class ObjectSphere:
     @classmethod
     def of(cls, vertices: NDArray) -> "ObjectSphere":
         """Sphere about the centre of the bounding box of vertices (V, 3)."""
-        centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-        return cls(centre, float(np.linalg.norm(vertices - centre, axis=1).max()))
+        return cls(*extent(vertices))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pipeline.errors import InputError
 from pipeline.formats.case import common_size, sorted_images
 from pipeline.formats.idr import IdrCameras, load_idr_cameras
 from pipeline.formats.matches import load_matches
+from pipeline.formats.sparse import SparseCloud, load_sparse
 from pipeline.formats.views import ViewRecord, load_views
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.metrics.error_map import FILE
@@ -44,14 +45,6 @@ class Photo:
     path: Path | None
     index: int | None
     reason: str | None
-
-
-@dataclass(frozen=True)
-class SparseCloud:
-    """Triangulated points (P, 3), world frame, with colours (P, 3) uint8."""
-
-    points: NDArray
-    rgb: NDArray
 
 
 @dataclass(frozen=True)
@@ -180,7 +173,7 @@ def gather(
     data.unit = str(data.scene.get("unit", "unknown"))
     data.before = _cameras(scene, "cameras_colmap.npz")
     data.after = _cameras(train, "cameras_refine_porf.npz")
-    data.sparse = _sparse(scene)
+    data.sparse = load_sparse(scene) if scene else None
     if data.before is not None:
         data.match_counts = _match_counts(inputs.get("matches"), len(data.before))
     history = _json(train, "history.json")
@@ -241,13 +234,6 @@ def _cameras(folder: Path | None, name: str) -> IdrCameras | None:
     if folder is None or not (folder / name).is_file():
         return None
     return load_idr_cameras(folder / name)
-
-
-def _sparse(scene: Path | None) -> SparseCloud | None:
-    if scene is None or not (scene / "sparse.npz").is_file():
-        return None
-    with np.load(scene / "sparse.npz") as stored:
-        return SparseCloud(stored["points"], stored["colors"])
 
 
 def _match_counts(folder: Path | None, view_count: int) -> NDArray | None:

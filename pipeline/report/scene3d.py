@@ -30,7 +30,7 @@ def pack_scene(data: ReportData) -> dict[str, Any]:
         picture = data.textured.picture.copy()
         picture.thumbnail((MAX_TEXTURE_PX, MAX_TEXTURE_PX))
         packed["mesh"]["texture"] = webp_uri(picture, quality=85)
-    if data.sparse is not None and len(data.sparse.points):
+    if data.sparse is not None and len(data.sparse):
         packed["points"] = _pack_points(data.sparse.points, data.sparse.rgb, frame)
     for role, cameras in (("before", data.before), ("after", data.after)):
         if cameras is not None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats.case import read_rgb, sorted_images
 from pipeline.formats.idr import IdrCameras, load_idr_cameras
+from pipeline.formats.sparse import load_sparse
 from pipeline.geometry.cameras import project
 
 PHOTOS = 6
@@ -47,16 +48,12 @@ class RoiScene:
 def load_roi_scene(scene_dir: Path, facts: dict) -> RoiScene:
     """Read what a scene stage wrote; `facts` is its `scene.json`."""
     cameras = load_idr_cameras(scene_dir / "cameras_colmap.npz")
-    points = np.zeros((0, 3))
-    if (scene_dir / "sparse.npz").is_file():
-        with np.load(scene_dir / "sparse.npz") as sparse:
-            points = sparse["points"]
     up = np.array(facts.get("up") or -cameras.c2w[:, :3, 1].mean(axis=0), dtype=np.float64)
     box = facts.get("roi_box")
     return RoiScene(
         cameras,
         sorted_images(scene_dir / "image"),
-        points,
+        load_sparse(scene_dir).points,
         up / np.linalg.norm(up),
         None if box is None else np.array(box, dtype=np.float64).reshape(2, 3),
         str(facts.get("unit", "unknown")),

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.formats.frame import UNKNOWN, WorldFrame
 from pipeline.formats.idr import IdrCameras, make_scale_mat, save_idr_cameras
+from pipeline.formats.sparse import FILE as SPARSE_FILE
 from pipeline.imaging.ingest import write_png
 from pipeline.imaging.masks import binary
 from pipeline.progress import Progress
@@ -59,7 +60,7 @@ def write_scene(
         frame: what the model's frame is.
         given_region: (4, 4) unit sphere → world that came with the user's cameras.
     """
-    points = _write_sparse(model, out / "sparse.npz")
+    points = _write_sparse(model, out / SPARSE_FILE)
     c2w = np.stack([view.c2w for view in views])
     photos = Frusta(
         np.stack([view.camera.calibration_matrix() for view in views]),
