@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 BLUE, ORANGE, GREY = "#3b7dbd", "#d9822b", "#8a8f98"
 
+MAX_LINES = 1500
+"""Of the graph of matches."""
+
 _STAND_IN = "#010203"
 """Drawn in this colour, then made `currentColor`, so that text follows light and dark pages."""
 
@@ -225,10 +228,13 @@ def seen_from_above(centres: NDArray, up: NDArray) -> NDArray:
 
 
 def match_graph(places: NDArray, counts: NDArray) -> Chart:
-    """Cameras from above at `places` (N, 2), joined where they have matches; thicker = more."""
+    """Cameras from above at `places` (N, 2), joined where they have matches; thicker = more.
+
+    At most `MAX_LINES` pairs, the strongest: more would only be a blot, and a large one.
+    """
     first, second = np.nonzero(np.triu(counts, 1))
     strength = np.log1p(counts[first, second])
-    order = np.argsort(strength)
+    order = np.argsort(strength)[-MAX_LINES:]
     strongest = float(strength.max()) if len(strength) else 1.0
 
     def paint(axes: Axes) -> None:
@@ -245,7 +251,10 @@ def match_graph(places: NDArray, counts: NDArray) -> Chart:
         axes.set_aspect("equal", "datalim")
         axes.set_axis_off()
 
-    title = "Cameras from above, joined by matches (thicker: more)"
+    shown = "thicker: more"
+    if len(first) > MAX_LINES:
+        shown += f"; the {MAX_LINES} strongest of {len(first)} pairs"
+    title = f"Cameras from above, joined by matches ({shown})"
     return draw("match_graph", title, paint, (4.4, 3.6))
 
 

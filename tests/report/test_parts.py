@@ -5,7 +5,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from pipeline.report.charts import bars_per_view, match_matrix, training_charts
+from pipeline.report.charts import bars_per_view, match_graph, match_matrix, training_charts
 from pipeline.report.data import ReportData
 from pipeline.report.pictures import Tile, contact_sheet, on_background, thumbnail, webp_uri
 from pipeline.report.shade import Studio
@@ -86,6 +86,15 @@ def test_match_matrix_takes_unmatched_pairs():
     counts = np.array([[0, 5, 0], [5, 0, 300], [0, 300, 0]])
     assert match_matrix(counts).png.startswith(b"\x89PNG")
     assert bars_per_view("x", "a $b_c$ title", np.array([1.0, 2])).svg
+
+
+def test_a_match_graph_of_many_photos_stays_small():
+    angles = np.linspace(0, 6, 150)
+    places = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    counts = np.random.default_rng(0).integers(1, 900, size=(150, 150))
+    chart = match_graph(places, counts)
+    assert "the 1500 strongest of 11175 pairs" in chart.title
+    assert len(chart.svg) < 1_000_000
 
 
 def test_contact_sheet_has_room_for_all():
