@@ -152,6 +152,7 @@ class _Training:
         self.board = Board(self.work, config.tensorboard, self._first_step + joint.step)
         with matrix_precision(config, self.device):
             joint, loop = self._train(joint)
+        joint.field.begin_step(joint.config.steps, joint.config.steps)
         self.settings |= loop.settings | {"steps_per_second": round(loop.rate, 3)}
         loop.pictures()
         self.board.close(out)
@@ -203,7 +204,7 @@ class _Training:
         """Train what is left; the last stage's training and loop."""
         if not self.in_second_stage:
             loop = self._loop("joint", joint)
-            loop.run(lambda: self._settle(joint))
+            loop.run((lambda: self._settle(joint)) if self._refines else None)
             self._accept_last(joint)
             if self.config.surface.mode == "joint":
                 return joint, loop
@@ -344,7 +345,6 @@ class _Training:
             self.accepted = "joint"
 
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
-        joint.field.begin_step(joint.config.steps, joint.config.steps)
         c2w = joint.current_c2w()
         cameras = self.case.cameras
         if self.accepted != "input":
