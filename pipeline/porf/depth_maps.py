@@ -40,7 +40,7 @@ def confirmed(
     views: StereoViews, maps: DepthMaps, options: StereoConfig | LookConfig
 ) -> list[Tensor]:
     """(H, W) bool a map: correlated well, and found again in the maps of other views."""
-    found = []
+    found: list[Tensor] = []
     if not maps.view:
         return found
     asked = _Asked.of(views, maps)
