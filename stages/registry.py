@@ -35,7 +35,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="scene",
-        version=3,
+        version=4,
         config_type=SceneConfig,
         inputs=("ingest", "sfm"),
         external=("case",),
