@@ -49,7 +49,8 @@ from stages.base import StageContext
 def run(ctx: StageContext) -> Verdict:
     """Write `metrics.json` and `renders/<index>_{photo,render,normal,error}.png`.
 
-    With a true mesh also `surface_error.npz`: how far each vertex of the mesh is from it.
+    With a true mesh also `surface_error.npz`: how far each vertex of the mesh that counts is from
+    it.
     """
     config: EvaluateConfig = ctx.config
     scene_dir, train_dir = ctx.inputs["scene"], ctx.inputs["train"]

@@ -29,6 +29,7 @@ def run(ctx: StageContext) -> Verdict:
     scale_mat = np.asarray(model.scale_mat)
     views = open_views(scene_dir, np.asarray(model.K), c2w)
     scene = _scene_facts(scene_dir)
+    up, up_from = _up(scene, c2w)
     surface = build_surface(
         partial(_distances, model, config.threshold),
         views,
@@ -37,8 +38,8 @@ def run(ctx: StageContext) -> Verdict:
         config,
         device,
         ctx.progress,
+        up,
     )
-    up, up_from = _up(scene, c2w)
     unit = scene.get("unit", "unknown")
     save_surface(ctx.out, surface, up, config.obj, unit)
     verdict = Verdict.from_warnings(surface.warnings, **_short(surface.figures))

@@ -64,7 +64,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="mesh",
-        version=3,
+        version=4,
         config_type=MeshConfig,
         inputs=("scene", "train"),
         description="the trained field as a cleaned, coloured mesh",
@@ -79,7 +79,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="evaluate",
-        version=2,
+        version=3,
         config_type=EvaluateConfig,
         inputs=("ingest", "scene", "matches", "train", "mesh"),
         external=("ground_truth", "ground_truth_mesh"),
@@ -89,7 +89,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="report",
-        version=3,
+        version=4,
         config_type=ReportConfig,
         inputs=("ingest", "sfm", "matches", "scene", "train", "mesh", "evaluate"),
         description="one page about the run, with its pictures",

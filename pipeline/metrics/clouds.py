@@ -14,6 +14,7 @@ LARGEST_SCALE_RATIO = 30.0
 """Sizes that differ by more than this are taken for a mistake of units."""
 LET_CAMERAS_ALIGN = "let the cameras align it: --cameras and --true-cameras, or --transform"
 """Advice where a prediction is in another frame than the truth."""
+_EMPTY = "the program that wrote it found no surface, or its export went wrong: look into it"
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ def load_prediction(path: Path, needs_faces: bool) -> Prediction:
             that are not finite.
     """
     vertices, faces = read_geometry(path)
+    check_points(vertices, str(path))
     if needs_faces and faces is None:
         raise InputError(
             f"{path} has no triangles: expected a surface mesh, not a point cloud",
             hint="make a mesh of the points first; `dtu` and `tanks_and_temples` take points too",
         )
-    check_points(vertices, str(path))
     if faces is not None:
         check_mesh(vertices, faces, str(path))
     return Prediction(vertices, faces, str(path))
@@ -101,10 +102,13 @@ def check_points(points: NDArray, what: str) -> None:
         InputError: there is none, or some are not finite.
     """
     if len(points) == 0:
-        raise InputError(f"{what} is empty: it has no vertices")
+        raise InputError(f"{what} is empty: it has no vertices", hint=_EMPTY)
     bad = int((~np.isfinite(points)).any(axis=1).sum())
     if bad:
-        raise InputError(f"{what}: {bad} of {len(points)} vertices are not finite (NaN or inf)")
+        raise InputError(
+            f"{what}: {bad} of {len(points)} vertices are not finite (NaN or inf)",
+            hint="export it again, or remove them (trimesh: `mesh.remove_infinite_values()`)",
+        )
 
 
 def check_mesh(vertices: NDArray, faces: NDArray, what: str) -> None:
@@ -115,7 +119,7 @@ def check_mesh(vertices: NDArray, faces: NDArray, what: str) -> None:
             no triangle with an area.
     """
     if len(faces) == 0 or len(vertices) == 0:
-        raise InputError(f"{what} is empty: it has no triangles")
+        raise InputError(f"{what} is empty: it has no triangles", hint=_EMPTY)
     check_points(vertices, what)
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise InputError(f"{what}: its faces name vertices that do not exist")

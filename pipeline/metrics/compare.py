@@ -9,38 +9,49 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.formats.json_text import parse_json
+from pipeline.metrics.labels import LABELS
 from pipeline.metrics.published import PREFIX, published_rows
 from pipeline.text import visible
 
-HEADLINES = {
-    "rotation_mean": "rotation error, mean",
+HEADLINES = (
+    "rotation_mean",
+    "rotation_mean_before",
+    "rotation_self_aligned",
+    "translation_mean_mm",
+    "translation_of_span",
+    "chamfer_of_radius",
+    "f_score",
+    "normal_consistency",
+    "dtu_overall",
+    "dtu_accuracy",
+    "dtu_completeness",
+    "f1_2.5mm",
+    "f1_5mm",
+    "chamfer_sum",
+    "tanks_f_score",
+    "tanks_precision",
+    "tanks_recall",
+    "heldout_epipolar_median_sfm",
+    "heldout_epipolar_median_refined",
+    "reprojection_median_refined",
+    "psnr_heldout",
+    "psnr_mean",
+    "ssim_mean",
+    "lpips_mean",
+    "sparse_distance_of_radius",
+    "coverage",
+)
+"""Measures worth a line, in reading order."""
+
+_LABELS = {
+    **LABELS,
     "rotation_mean_before": "… before refinement",
-    "rotation_self_aligned": "rotation error, aligned on rotations",
-    "translation_mean_mm": "centre error, mean",
-    "translation_of_span": "centre error, mean",
-    "chamfer_of_radius": "Chamfer distance",
-    "f_score": "F-score",
-    "normal_consistency": "normal consistency",
-    "dtu_overall": "DTU overall",
-    "dtu_accuracy": "DTU accuracy",
-    "dtu_completeness": "DTU completeness",
-    "f1_2.5mm": "MobileBrick F1 at 2.5 mm",
-    "f1_5mm": "MobileBrick F1 at 5 mm",
-    "chamfer_sum": "MobileBrick Chamfer (sum)",
-    "tanks_f_score": "Tanks and Temples F",
     "tanks_precision": "… precision",
     "tanks_recall": "… recall",
     "heldout_epipolar_median_sfm": "held-out epipolar error before, median",
     "heldout_epipolar_median_refined": "held-out epipolar error after, median",
-    "reprojection_median_refined": "reprojection error, median",
-    "psnr_heldout": "PSNR on held-out pixels",
-    "psnr_mean": "PSNR",
-    "ssim_mean": "SSIM",
-    "lpips_mean": "LPIPS",
-    "sparse_distance_of_radius": "mesh to sparse points, median",
-    "coverage": "coverage",
+    "reprojection_median_refined": LABELS["reprojection_median"],
 }
-"""Measures worth a line, in reading order."""
 
 _SAME = {
     "rotation_mean_refined": "rotation_mean",
@@ -155,7 +166,7 @@ def compare_sources(sources: Sequence[str], everything: bool = False) -> Compari
         shown += [name for name in units if name not in HEADLINES]
     if not shown:
         raise InputError("the sources have no measure to tabulate")
-    columns = [Column(n, HEADLINES.get(n, n.replace("_", " ")), units[n]) for n in shown]
+    columns = [Column(n, _LABELS.get(n, n.replace("_", " ")), units[n]) for n in shown]
     notes = []
     if any(source.startswith(PREFIX) for source in sources):
         notes.append(

@@ -225,7 +225,9 @@ def measure_surface(
     findings.alignment = alignment.as_json()
     surface = compare_surfaces(predicted, true, alignment.similarity, viewers, protocol, progress)
     findings.metrics += surface_metrics(surface, unit, protocol, STATED[alignment.method])
-    distances = vertex_errors(predicted, true, alignment.similarity, protocol.spacing)
+    distances = vertex_errors(
+        predicted, true, alignment.similarity, surface.places, protocol.spacing
+    )
     save_errors(out / FILE, distances, protocol)
     chamfer_percent = 100 * surface.chamfer / surface.radius
     findings.figures["chamfer_percent_of_radius"] = round(chamfer_percent, 4)

@@ -1,7 +1,7 @@
 """Evaluation of any mesh, any cameras and any renders by a named protocol, outside of a run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,9 +125,41 @@ def evaluate(question: Question) -> Answer:
     """Measure.
 
     Raises:
-        InputError: whatever is wrong with the files, their units or their frames.
+        InputError: whatever is wrong with the files, their units or their frames, or an option
+            that the protocol has no use for.
     """
+    _check_options(question)
     return _PROTOCOLS[question.protocol](question)
+
+
+_ALIGNING = frozenset({"align", "cameras", "true_cameras", "transform"})
+_OPTIONS: dict[str, frozenset[str]] = {
+    "dtu": _ALIGNING | {"scan", "seed"},
+    "mobilebrick": _ALIGNING | {"samples", "seed"},
+    "tanks_and_temples": _ALIGNING | {"unit", "scene", "tau", "crop", "refine"},
+    "mesh": _ALIGNING | {"unit", "threshold"},
+    "poses": frozenset({"align", "unit"}),
+    "images": frozenset({"masks"}),
+}
+"""What each protocol asks for, beside its prediction and its ground truth."""
+
+
+def _check_options(question: Question) -> None:
+    """Refuse what would change nothing: who gives masks expects a number within them."""
+    known = _OPTIONS[question.protocol]
+    for option in fields(question)[3:]:
+        if option.name not in known and getattr(question, option.name) != option.default:
+            spelled = "--no-refine" if option.name == "refine" else _spelled(option.name)
+            users = [name for name, options in _OPTIONS.items() if option.name in options]
+            takes = ", ".join(_spelled(name) for name in sorted(known))
+            raise InputError(
+                f"the protocol {question.protocol} has no use for {spelled}",
+                hint=f"it takes {takes}; {spelled} belongs to {', '.join(users)}",
+            )
+
+
+def _spelled(option: str) -> str:
+    return "--" + option.replace("_", "-")
 
 
 def _dtu(question: Question) -> Answer:
@@ -158,6 +190,11 @@ def _mobilebrick(question: Question) -> Answer:
 
 
 def _tanks(question: Question) -> Answer:
+    if question.align == "icp":
+        raise InputError(
+            "Tanks and Temples has ICP steps of its own: --align icp would change nothing",
+            hint="leave --align out; --no-refine leaves the ICP steps out",
+        )
     tau = question.tau if question.tau is not None else TAU_M.get(question.scene or "")
     if tau is None or tau <= 0:
         raise InputError(

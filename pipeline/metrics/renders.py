@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.formats.case import read_rgb
 from pipeline.metrics.images import psnr_db, ssim
 
-_ERROR_FULL_SCALE = 64
+ERROR_FULL_SCALE = 64
 """Mean absolute difference of the channels (of 255) at the end of the colour scale."""
 
 _BESIDE = np.uint8(128)
@@ -123,5 +123,5 @@ def normal_picture(normal: NDArray, opacity: NDArray, c2w: NDArray) -> NDArray[n
 def error_picture(photo: NDArray, render: NDArray) -> NDArray[np.uint8]:
     """Mean absolute difference of the channels on a dark-to-bright scale (magma)."""
     difference = np.abs(photo.astype(np.float64) - render.astype(np.float64)).mean(axis=2)
-    colours = colormaps["magma"](np.clip(difference / _ERROR_FULL_SCALE, 0, 1))[..., :3]
+    colours = colormaps["magma"](np.clip(difference / ERROR_FULL_SCALE, 0, 1))[..., :3]
     return np.round(255 * colours).astype(np.uint8)

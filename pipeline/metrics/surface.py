@@ -85,7 +85,8 @@ class SurfaceErrors:
     Attributes:
         protocol: `seen surface` or `whole surface`.
         radius: of the object.
-        accuracy: (A,) distances predicted → true.
+        places: (A, 3) on the predicted surface, where its accuracy was measured; truth's frame.
+        accuracy: (A,) distances predicted → true, of these; the cap alone where there is none.
         completeness: (C,) distances true → predicted.
         cap, threshold: lengths used, in units of the truth.
         missed: share of the object's rays that meet no predicted surface; None without cameras.
@@ -95,6 +96,7 @@ class SurfaceErrors:
 
     protocol: Literal["seen surface", "whole surface"]
     radius: float
+    places: NDArray
     accuracy: NDArray
     completeness: NDArray
     cap: float
@@ -183,6 +185,7 @@ def compare_surfaces(
     return SurfaceErrors(
         protocol="whole surface" if viewers is None else "seen surface",
         radius=sphere.radius,
+        places=on_predicted,
         accuracy=np.minimum(accuracy, cap),
         completeness=np.minimum(completeness, cap),
         cap=cap,

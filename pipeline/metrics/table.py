@@ -76,7 +76,13 @@ def pose_metrics(errors: PoseErrors, who: str, unit: str, aligned: str = UMEYAMA
     return [
         row("rotation_mean", rotation.mean, "deg", f"mean rotation error {of}"),
         row("rotation_median", rotation.median, "deg", f"median rotation error {of}"),
+        row("rotation_rmse", rotation.rmse, "deg", f"root mean square rotation error {of}"),
         row("rotation_max", rotation.max, "deg", f"largest rotation error {of}"),
+        row("translation_mean", centre.mean, unit, f"mean error of the centres {of}"),
+        row("translation_rmse", centre.rmse, unit, f"root mean square error of the centres {of}"),
+        row("translation_max", centre.max, unit, f"largest error of the centres {of}"),
+        row("translation_of_span", percent, "% of camera span",
+            f"mean error of the centres {of}, against the extent of the cameras", by_span),
         row("rotation_common", errors.common_deg, "deg",
             f"part of the rotation error {of} that all share, as a wrong principal point causes",
             frame),
@@ -84,12 +90,6 @@ def pose_metrics(errors: PoseErrors, who: str, unit: str, aligned: str = UMEYAMA
             f"mean rotation error {of} without the part that all share", frame),
         row("rotation_self_aligned", self_aligned_deg, "deg",
             f"mean rotation error {of}, whatever the centres say", own),
-        row("translation_mean", centre.mean, unit, f"mean error of the centres {of}"),
-        row("translation_rmse", centre.rmse, unit, f"root mean square error of the centres {of}"),
-        row("translation_max", centre.max, unit, f"largest error of the centres {of}"),
-        row("translation_of_span", percent, "% of camera span",
-            f"mean error of the centres {of}, against the extent of the cameras", by_span),
-        row("rotation_rmse", rotation.rmse, "deg", f"root mean square rotation error {of}"),
         row("relative_rotation", step_deg, "deg", f"mean error of successive turns {of}", step),
         row("relative_rotation_rmse", step_turn.rmse, "deg", "the same, root mean square", step),
         row("relative_translation", step_length, unit,
@@ -206,7 +206,7 @@ def reprojection_metrics(errors_px: NDArray, tracks: int, who: str) -> list[Metr
     mean = float(inliers.mean()) if len(inliers) else float("nan")
     return [
         Metric(f"reprojection_median_{who}", float(np.median(errors_px)), "px",
-               f"median distance of matched points from where the cameras put them, {of}", how),
+               f"median distance of matched points from the projections {of}", how),
         Metric(f"reprojection_mean_{who}", mean, "px",
                f"mean of the same over observations nearer than {INLIER_PX:g} px", how),
     ]  # fmt: skip

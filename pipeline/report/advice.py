@@ -71,11 +71,11 @@ def _matches_disagree(data: ReportData) -> str | None:
 
 
 def _unseen(data: ReportData) -> str | None:
-    removed = {row["step"]: row for row in data.mesh_facts.get("removed", [])}
-    share = removed.get("unseen", {}).get("area_fraction", 0.0)
+    share = data.mesh_facts.get("missed_fraction", 0.0)
     if share < UNSEEN_WARN:
         return None
     return (
-        f"{percent(share)} of the trained surface is seen by fewer than two photos and was cut "
-        "away: photograph the object from those sides too (often from above, or from low down)."
+        f"{percent(share)} of the surface, its underside not counted, was seen by too few photos "
+        "and was cut away: photograph the object from those sides too (often from above, or from "
+        "low down)."
     )

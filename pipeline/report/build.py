@@ -131,7 +131,8 @@ def _draw_errors(
     parts.error_sides = [
         {"colour": webp_uri(side), "label": f"{90 * i}°"} for i, side in enumerate(sides)
     ]
-    parts.error_scale = error_scale(FULL_SCALE * 100 * data.mesh_error.threshold)
+    parts.error_scale = error_scale(100 * data.mesh_error.threshold, FULL_SCALE)
+    pictures.save_bytes(parts.error_scale.name, parts.error_scale.png)
     tiles = [Tile(side, f"{90 * i}°") for i, side in enumerate(sides)]
     pictures.save("mesh_error", contact_sheet(tiles, columns=4, cell=(400, 320)))
 

@@ -191,8 +191,14 @@ def before_after(name: str, title: str, labels: Sequence[str], values: Sequence[
     return draw(name, title, paint, (4.4, 1.0 + 0.42 * len(values)))
 
 
-def error_scale(end_percent: float) -> Chart:
-    """The colours of the mesh's errors, from nothing to `end_percent` of the object's radius."""
+def error_scale(threshold_percent: float, thresholds: float) -> Chart:
+    """The colours of the mesh's errors, from nothing to so many thresholds of the evaluation.
+
+    Args:
+        threshold_percent: in percent of the object's radius.
+    """
+    end_percent = threshold_percent * thresholds
+    ticks = np.append(np.arange(0, end_percent, threshold_percent), end_percent)
 
     def paint(axes: Axes) -> None:
         axes.imshow(
@@ -202,6 +208,7 @@ def error_scale(end_percent: float) -> Chart:
             extent=(0, end_percent, 0, 1),
         )
         axes.set_yticks([])
+        axes.set_xticks(ticks, [*(f"{tick:g}" for tick in ticks[:-1]), f"≥ {end_percent:g}"])
         axes.grid(visible=False)
         axes.set_xlabel("distance from the true surface, % of the object's radius")
 

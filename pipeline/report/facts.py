@@ -105,7 +105,7 @@ def sfm_facts(data: ReportData) -> list[Fact]:
         )
     uncertainty = sfm.get("rotation_uncertainty")
     if isinstance(uncertainty, dict):
-        facts.append(Fact("Expected rotation error, at least", _rotation_error(uncertainty)))
+        facts += _rotation_error(uncertainty)
     step = (sfm.get("network") or {}).get("median_step_deg")
     if step is not None:
         facts.append(Fact("Usual angle to the next photo", f"{number(step)}°"))
@@ -126,15 +126,15 @@ def sfm_facts(data: ReportData) -> list[Fact]:
     return facts
 
 
-def _rotation_error(uncertainty: dict[str, Any]) -> str:
-    """Median over the views, and the view of which least is known."""
+def _rotation_error(uncertainty: dict[str, Any]) -> list[Fact]:
+    """Lower bounds: median over the views, what all share, the view of which least is known."""
     views = uncertainty["views_deg"]
     worst = max(views, key=views.get)
-    return (
-        f"{number(uncertainty['median_deg'])}° (1 σ, median), of which"
-        f" {number(uncertainty['common_deg'])}° common to all views;"
-        f" most at {worst}: {number(views[worst])}°"
-    )
+    return [
+        Fact("Expected rotation error, at least", f"{number(uncertainty['median_deg'])}° (1 σ)"),
+        Fact("Of it, common to all views", f"{number(uncertainty['common_deg'])}°"),
+        Fact(f"Expected at {worst}, the largest", f"{number(views[worst])}°"),
+    ]
 
 
 def _present(values: dict[str, Any], names: dict[str, str]) -> list[Fact]:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.metrics.renders import ERROR_FULL_SCALE
 from pipeline.report.advice import advice
 from pipeline.report.charts import Chart
 from pipeline.report.data import ReportData, StageRecord
@@ -53,6 +54,7 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         "metrics": metric_groups(data),
         "metric_notes": [str(note) for note in data.metrics.get("notes", [])],
         "views": parts.views,
+        "error_levels": ERROR_FULL_SCALE,
         "camera_text": _camera_text(data),
         "camera_charts": _charts(parts.camera_charts),
         "sfm_rows": sfm_facts(data),

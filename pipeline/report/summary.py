@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from pipeline.metrics.labels import LABELS
 from pipeline.metrics.table import WHO
 from pipeline.report.data import ReportData
 from pipeline.report.words import duration, number, plain_name, unit
@@ -148,7 +149,7 @@ def metric_rows(data: ReportData) -> list[MetricRow]:
             meaning = meaning.replace(f" of the cameras {WHO['refined']}", "")
         rows.append(
             MetricRow(
-                name=_capitalised(plain_name(stem if paired else name)),
+                name=_called(stem if paired else name),
                 before=with_unit(metrics[f"{stem}_sfm"]) if paired else "",
                 value=with_unit(metric),
                 meaning=meaning,
@@ -163,7 +164,9 @@ def metric_groups(data: ReportData) -> list[tuple[str, list[MetricRow]]]:
     return [(how, list(rows)) for how, rows in groupby(metric_rows(data), lambda r: r.protocol)]
 
 
-def _capitalised(text: str) -> str:
+def _called(name: str) -> str:
+    """A measure's name in words, its first letter a capital."""
+    text = LABELS.get(name) or plain_name(name)
     return text[:1].upper() + text[1:]
 
 

@@ -24,6 +24,7 @@ from pipeline.surface.colour import VertexColours, colour_vertices
 from pipeline.surface.config import MeshConfig
 from pipeline.surface.extract import Extraction, Sdf, extract_mesh
 from pipeline.surface.holes import fill_holes
+from pipeline.surface.save import mean_camera_up
 from pipeline.surface.simplify import simplify
 from pipeline.surface.texture import TexturedMesh, texture_mesh
 from pipeline.surface.views import Views, back_facing_fraction
@@ -59,6 +60,7 @@ def build_surface(
     config: MeshConfig,
     device: str,
     progress: Progress,
+    up: NDArray | None = None,
 ) -> Surface:
     """Extract, clean and colour.
 
@@ -68,13 +70,15 @@ def build_surface(
         scale_mat: (4, 4) unit sphere → world.
         sparse_points: (P, 3) in the normalised frame; may be empty.
         device: where the field wants its points.
+        up: (3,) unit direction; as the cameras have it where it is not told.
 
     Raises:
         InputError: the field has no surface, or nothing is left after cleaning.
     """
     extraction = _extract(sdf, config, device, progress)
     tolerance = SIGHT_TOLERANCE_CELLS * extraction.cell
-    cleaning = _clean(extraction, views, sparse_points, config, tolerance, progress)
+    up = mean_camera_up(views.c2w) if up is None else up
+    cleaning = _clean(extraction, views, sparse_points, config, tolerance, up, progress)
     mesh, changes = _finish(cleaning.mesh, config, progress)
     colours = colour_vertices(mesh, views, tolerance, config.blended_views, progress)
     shape = measure_shape(mesh, extraction.cell)
@@ -89,6 +93,7 @@ def build_surface(
         "verdicts": shape_verdicts(shape, back_facing, outward),
         "coloured_fraction": float((colours.seen_by > 0).mean()),
         "removed": cleaning.removed(),
+        "missed_fraction": cleaning.missed_fraction,
         **changes,
         "field_evaluations": extraction.evaluations,
         "dense_evaluations": extraction.dense_evaluations,
@@ -147,6 +152,7 @@ def _clean(
     sparse_points: NDArray,
     config: MeshConfig,
     tolerance: float,
+    up: NDArray,
     progress: Progress,
 ) -> Cleaning:
     cleaning = Cleaning(extraction.mesh)
@@ -157,7 +163,7 @@ def _clean(
         stays = remove_outside_masks(cleaning, views, config.mask_margin * views.width)
         seen_by = seen_by[stays]
     if config.views_needed > 0:
-        remove_unseen(cleaning, seen_by, min(config.views_needed, len(views)))
+        remove_unseen(cleaning, seen_by, min(config.views_needed, len(views)), up)
     remove_floaters(
         cleaning,
         config.min_component_fraction,

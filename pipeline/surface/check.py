@@ -1,7 +1,6 @@
 """What can be said about a mesh by looking at it: counts, closedness, cut edges."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import trimesh
@@ -99,11 +98,6 @@ def shape_verdicts(shape: Shape, back_facing: float, outward: float) -> dict[str
         "non_manifold": shape.non_manifold_edges > 0,
         "inside_out": back_facing > BACK_FACING_WARN or outward < OUTWARD_NEEDED,
     }
-
-
-def shape_figures(shape: Shape) -> dict[str, Any]:
-    """The counts as plain data."""
-    return {name: getattr(shape, name) for name in shape.__dataclass_fields__}
 
 
 def _flatness(points: NDArray) -> float:

@@ -21,6 +21,9 @@ from pipeline.surface.views import Views, see_vertices
 MIN_COSINE = 0.1
 """Surface seen more aslant than this is not backed by the photo that sees it."""
 
+FACES_DOWN = -0.5
+"""Cosine to the upward direction below which a face looks down."""
+
 CLOSING_RINGS, OPENING_RINGS = 2, 3
 """The seen part's outline is smoothed by this many rings of vertices: cracks are closed first, then
 shreds removed, so that a border is one line and not lace."""
@@ -56,10 +59,12 @@ class Cleaning:
     Attributes:
         mesh: what is left.
         removals: one entry a step, also where nothing was removed.
+        missed_fraction: share of the surface that photos could have seen, and too few did.
     """
 
     mesh: trimesh.Trimesh
     removals: list[Removal] = field(default_factory=list)
+    missed_fraction: float = 0.0
 
     def keep(self, step: str, keep_faces: NDArray, why: str) -> None:
         """Drop all faces but `keep_faces` (F,) bool, and vertices that no face needs.
@@ -154,12 +159,22 @@ def smooth_outline(mesh: trimesh.Trimesh, marked: NDArray) -> NDArray:
     return grown(~grown(~closed, OPENING_RINGS), OPENING_RINGS) & closed
 
 
-def remove_unseen(cleaning: Cleaning, seen_by: NDArray, views_needed: int) -> None:
-    """Remove surface that fewer than `views_needed` cameras see: nothing in the photos backs it."""
-    unseen = unseen_faces(cleaning.mesh, seen_by, views_needed)
+def remove_unseen(cleaning: Cleaning, seen_by: NDArray, views_needed: int, up: NDArray) -> None:
+    """Remove surface that fewer than `views_needed` cameras see: nothing in the photos backs it.
+
+    What of it does not face down is told apart: photos could have seen it, as they never see the
+    underside of an object and of what it stands on.
+
+    Args:
+        up: (3,) unit direction.
+    """
+    mesh = cleaning.mesh
+    unseen = unseen_faces(mesh, seen_by, views_needed)
     cleaning.keep(
         "unseen", ~unseen, f"surface must be seen by at least {views_needed} of the photos"
     )
+    missed = unseen & (np.asarray(mesh.face_normals) @ up > FACES_DOWN)
+    cleaning.missed_fraction = float(mesh.area_faces[missed].sum() / mesh.area)
 
 
 def outside_masks(vertices: NDArray, views: Views, margin_px: float) -> NDArray:

@@ -77,7 +77,7 @@ class Extraction:
 class _Samples:
     """Lattice values known so far, sorted by id."""
 
-    sdf: Callable[[NDArray], NDArray]
+    sdf: "_CountedSdf"
     lattice: Lattice
     ids: NDArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     values: NDArray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
@@ -87,7 +87,7 @@ class _Samples:
         wanted = np.sort(self.lattice.block_ids(blocks), axis=None)
         wanted = wanted[np.diff(wanted, prepend=-1) > 0]  # much faster than np.unique here
         new = np.setdiff1d(wanted, self.ids, assume_unique=True)
-        values = self.sdf(self.lattice.positions(new))
+        values = self.sdf(new, self.lattice.positions)
         # a value of exactly zero would put several vertices on one lattice point: move it by 1e-7
         # of a typical value (inside, as marching cubes has it): far less than a cell
         values[values == 0] = -1e-7 * np.abs(values).mean() if len(values) else 0.0
@@ -102,21 +102,26 @@ class _Samples:
 
 
 class _CountedSdf:
-    """The field as numpy → numpy in chunks, counting evaluations and reporting progress."""
+    """The field as numpy → numpy in chunks, counting evaluations and reporting progress.
+
+    What names a point (its id, its block) is turned into a position a chunk at a time: positions
+    of all points would take more memory than all else.
+    """
 
     def __init__(self, sdf: Sdf, device: str, chunk_points: int, progress: Progress) -> None:
         self.sdf, self.device, self.chunk_points = sdf, device, chunk_points
         self.progress, self.evaluations = progress, 0
 
-    def __call__(self, points: NDArray) -> NDArray:
-        values = np.empty(len(points), dtype=np.float32)
-        for start in range(0, len(points), self.chunk_points):
-            chunk = torch.as_tensor(points[start : start + self.chunk_points], dtype=torch.float32)
+    def __call__(self, items: NDArray, positions: Callable[[NDArray], NDArray]) -> NDArray:
+        values = np.empty(len(items), dtype=np.float32)
+        for start in range(0, len(items), self.chunk_points):
+            points = positions(items[start : start + self.chunk_points])
+            chunk = torch.as_tensor(points, dtype=torch.float32)
             with torch.no_grad():
                 out = self.sdf(chunk.to(self.device))
             values[start : start + len(chunk)] = out.detach().float().cpu().numpy().reshape(-1)
-            self.progress.advance("field", start + len(chunk), len(points))
-        self.evaluations += len(points)
+            self.progress.advance("field", start + len(chunk), len(items))
+        self.evaluations += len(items)
         if not np.isfinite(values).all():
             raise InputError(
                 "the trained field gives values that are not finite numbers",
@@ -171,7 +176,7 @@ def _blocks_near_surface(sdf: _CountedSdf, lattice: Lattice, lipschitz: float) -
     blocks = np.stack(np.meshgrid(*[np.arange(per_axis)] * 3, indexing="ij"), -1).reshape(-1, 3)
     blocks = blocks[_in_lattice_and_sphere(blocks, lattice)]
     values = np.full((per_axis,) * 3, np.nan, dtype=np.float32)
-    values[tuple(blocks.T)] = sdf((blocks + 0.5) * edge - 1.0)
+    values[tuple(blocks.T)] = sdf(blocks, lambda some: (some + 0.5) * edge - 1.0)
     near = np.abs(values) <= lipschitz * edge * np.sqrt(3) / 2
     for axis in range(3):
         changes = np.diff(np.sign(values), axis=axis)

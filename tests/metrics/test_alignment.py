@@ -55,7 +55,8 @@ def test_surfaces_by_icp():
     shift = Similarity(1.0, np.eye(3), np.array([0.02, -0.01, 0.01]))
     found = align_surfaces(points - shift.translation, points, 1.0, Similarity.identity(), False)
     assert np.allclose(found.similarity.translation, shift.translation, atol=1e-4)
-    assert found.method == "icp" and found.similarity.scale == 1.0
+    assert found.method == "icp"
+    assert found.similarity.scale == pytest.approx(1.0, abs=1e-12)
     with pytest.raises(InputError, match="too far apart"):
         align_surfaces(points + 5, points, 1.0, Similarity.identity(), False)
 

@@ -1,6 +1,7 @@
 """Any mesh, any cameras, any renders; and what is refused instead of measured."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,26 @@ def test_dtu_needs_a_scan_and_its_files(files):
         evaluate(Question("dtu", files / "same.ply", files))
     with pytest.raises(InputError, match=r"ObsMask65_10\.mat"):
         evaluate(Question("dtu", files / "same.ply", files, scan=65))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "option", "value"),
+    [
+        ("dtu", "masks", Path("masks")),
+        ("dtu", "unit", "cm"),
+        ("mesh", "scan", 65),
+        ("mesh", "samples", 500),
+        ("poses", "transform", Path("t.txt")),
+        ("images", "align", "icp"),
+        ("mobilebrick", "refine", False),
+        ("tanks_and_temples", "threshold", 0.02),
+        ("tanks_and_temples", "align", "icp"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(files, protocol, option, value):
+    question = Question(protocol, files / "same.ply", files / "true.ply", **{option: value})
+    with pytest.raises(InputError, match=r"has no use for --|would change nothing"):
+        evaluate(question)
 
 
 def test_images(tmp_path):

@@ -14,7 +14,8 @@ def data(**parts):
 
 
 def test_nothing_to_say_of_a_good_run():
-    assert advice(data(mesh_facts={"removed": [{"step": "unseen", "area_fraction": 0.05}]})) == []
+    underside = {"removed": [{"step": "unseen", "area_fraction": 0.31}], "missed_fraction": 0.02}
+    assert advice(data(mesh_facts=underside)) == []
 
 
 def test_lost_photos_are_named_but_not_unreadable_ones():
@@ -27,8 +28,8 @@ def test_lost_photos_are_named_but_not_unreadable_ones():
 
 
 def test_much_unseen_surface_asks_for_more_sides():
-    (text,) = advice(data(mesh_facts={"removed": [{"step": "unseen", "area_fraction": 0.31}]}))
-    assert text.startswith("31% of the trained surface")
+    (text,) = advice(data(mesh_facts={"missed_fraction": 0.31}))
+    assert text.startswith("31% of the surface, its underside not counted")
 
 
 def _measured(**values):
@@ -64,6 +65,6 @@ def test_the_expected_rotation_error_is_told():
     views = {"a.jpg": 0.019, "b.jpg": 0.047}
     sigma = {"median_deg": 0.021, "common_deg": 0.015, "scatter_median_deg": 0.01}
     sfm = {"rotation_uncertainty": {**sigma, "views_deg": views}}
-    (fact,) = sfm_facts(data(sfm=sfm))
-    assert "0.0210°" in fact.value
-    assert "most at b.jpg: 0.0470°" in fact.value
+    usual, shared, worst = sfm_facts(data(sfm=sfm))
+    assert (usual.value, shared.value, worst.value) == ("0.0210° (1 σ)", "0.0150°", "0.0470°")
+    assert "b.jpg" in worst.name

@@ -225,7 +225,9 @@ def test_errors_against_the_truth_are_shown_on_the_mesh(report, page):
     with Image.open(report / "pictures/mesh_error.png") as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(colours, axis=0)) > 100
-    assert "% of the object's radius" in (report / "report.html").read_text(encoding="utf-8")
+    text = (report / "report.html").read_text(encoding="utf-8")
+    assert "% of the object's radius" in text and "≥ 3" in text
+    assert (report / "pictures/mesh_error_scale.png").is_file()
 
 
 def test_errors_of_another_mesh_are_left_out(folders, tmp_path):

@@ -40,7 +40,7 @@ def test_nothing_is_taken_for_markup():
 
 def test_metric_rows_are_plain(folders):
     rows = metric_rows(folders)
-    assert rows[0]["measure"] == "Rotation mean"
+    assert rows[0]["measure"] == "Rotation error, mean"
     assert rows[0]["before refinement"] == "0.132°"
     assert rows[0]["result"] == "0.0731°"
     assert all(isinstance(value, str) for row in rows for value in row.values())

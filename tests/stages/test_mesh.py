@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from pipeline.errors import InputError
@@ -54,21 +55,54 @@ def made(context):
 
 
 def test_mesh_is_the_model_s_surface_in_the_world_frame(made):
+    """Where the values at the ends of a lattice edge interpolate to zero, there lies its vertex.
+
+    The field is zero there too, but on edges through a plane of the tiny model's own grid: its
+    features are straight between these planes and bend at them, and so may the field.
+    """
     _, context = made
-    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    mesh = mesh_of(context.out)
     model = load_trained(context.inputs["train"])
     normalised = (mesh.vertices - SCALE_MAT[:3, 3]) / SCALE_MAT[0, 0]
-    import torch  # noqa: PLC0415
+    radius = np.linalg.norm(normalised, axis=1)
+    assert radius.max() <= 1.0 + 1e-6
+    on_edges = normalised[radius < 0.999]  # the others are where the region cuts faces
+    low, high, share = lattice_edges(on_edges, CONFIG.resolution)
+    at_low, at_high, at_vertex = (distances(model, points) for points in (low, high, on_edges))
+    assert np.all((at_low < 0) != (at_high < 0))
+    assert np.abs((1 - share) * at_low + share * at_high).max() < 1e-5
+    bent = crosses_plane(low, high, model.config.grid.resolutions)
+    assert 0.1 < bent.mean() < 0.5
+    assert np.abs(at_vertex[~bent]).max() < 0.0025
 
-    distance = model.sdf(torch.as_tensor(normalised, dtype=torch.float32)).numpy()
-    assert np.quantile(np.abs(distance), 0.99) < 0.005  # a fold in a cell may lie further off
-    assert np.linalg.norm(normalised, axis=1).max() <= 1.0 + 1e-6
+
+def lattice_edges(vertices, resolution):
+    """Ends (V, 3) of the edges of the cube's lattice that vertices (V, 3) lie on; where (V,)."""
+    place = (vertices + 1) * resolution / 2
+    corner = np.round(place)
+    axis = np.abs(place - corner).argmax(axis=1)[:, None] == np.arange(3)
+    first = np.where(axis, np.floor(place), corner)
+    ends = (2 * end / resolution - 1 for end in (first, first + axis))
+    return *ends, (place - first)[axis]
+
+
+def crosses_plane(low, high, grid_resolutions):
+    """Whether a plane of a grid, at so many places along an axis, lies between points (V, 3)."""
+    crossed = np.zeros(len(low), dtype=bool)
+    for count in grid_resolutions:
+        first, last = ((points + 1) / 2 * (count - 1) for points in (low, high))
+        crossed |= (np.ceil(first + 1e-6) < last - 1e-6).any(axis=1)
+    return crossed
+
+
+def distances(model, points):
+    return model.sdf(torch.as_tensor(points, dtype=torch.float32)).numpy()
 
 
 def test_facts_are_written_with_unit_and_frame(made):
     verdict, context = made
     facts = json.loads((context.out / "mesh.json").read_text())
-    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    mesh = mesh_of(context.out)
     assert facts["faces"] == len(mesh.faces) == verdict.figures["faces"]
     assert facts["unit"] == "m"
     assert facts["frame"] == "world"
@@ -82,7 +116,7 @@ def test_facts_are_written_with_unit_and_frame(made):
 def test_glb_stands_upright(made):
     _, context = made
     scene = trimesh.load(context.out / "mesh.glb")
-    mesh = trimesh.load(context.out / "mesh.ply", process=False)
+    mesh = mesh_of(context.out)
     height = mesh.bounds[1][2] - mesh.bounds[0][2]
     assert scene.bounds[1][1] - scene.bounds[0][1] == pytest.approx(height, rel=1e-4)
 
@@ -101,6 +135,23 @@ def test_a_scene_from_elsewhere_has_images_only(made, tmp_path):
     facts = json.loads((out / "mesh.json").read_text())
     assert facts["glb_up"]["from"] == "cameras"
     assert np.allclose(facts["glb_up"]["direction"], [0, 0, 1], atol=1e-6)
+
+
+def test_threshold_and_obj_have_an_effect(made, tmp_path):
+    _, context = made
+    config = CONFIG.model_copy(update={"threshold": 0.05, "obj": True})
+    STAGES["mesh"].run(replace(context, config=config, out=tmp_path))
+    normalised = (mesh_of(tmp_path).vertices - SCALE_MAT[:3, 3]) / SCALE_MAT[0, 0]
+    at_vertex = distances(load_trained(context.inputs["train"]), normalised)
+    assert np.median(at_vertex) == pytest.approx(0.05, abs=1e-3)
+    assert len(trimesh.load(tmp_path / "mesh.obj", process=False).faces) == len(
+        mesh_of(tmp_path).faces
+    )
+    assert not (context.out / "mesh.obj").exists()
+
+
+def mesh_of(folder):
+    return trimesh.load(folder / "mesh.ply", process=False)
 
 
 def test_same_inputs_give_the_same_files(made, tmp_path):

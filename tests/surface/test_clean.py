@@ -19,6 +19,8 @@ from pipeline.surface.clean import (
 from pipeline.surface.extract import extract_mesh
 from tests.surface.analytic_scene import CENTRES, RADII, balls, make_views, ring
 
+UP = np.array([0.0, 0.0, 1.0])
+
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
@@ -47,7 +49,7 @@ def test_region_is_trimmed_to_the_unit_sphere():
 def test_only_what_cameras_see_stays(views, extraction):
     cleaning = Cleaning(extraction.mesh)
     seen_by = count_seeing_views(extraction.mesh, views, 1.5 * extraction.cell)
-    remove_unseen(cleaning, seen_by, 2)
+    remove_unseen(cleaning, seen_by, 2, UP)
     z = cleaning.mesh.vertices[:, 2]
     # cameras stand at 1.0 above the centre at distance √5: the horizon of the ball's underside
     tangent = np.arcsin(0.4 / np.sqrt(5))
@@ -57,6 +59,14 @@ def test_only_what_cameras_see_stays(views, extraction):
     removal = cleaning.removals[-1]
     assert removal.step == "unseen"
     assert 0.05 < removal.area_fraction < 0.4
+    assert cleaning.missed_fraction < 0.02, "the underside is nobody's fault"
+
+
+def test_a_side_that_nobody_photographed_is_told_from_the_underside(extraction, tmp_path):
+    half = make_views(tmp_path, poses=ring(12)[:4])
+    cleaning = Cleaning(extraction.mesh)
+    remove_unseen(cleaning, count_seeing_views(extraction.mesh, half, 1.5 * extraction.cell), 2, UP)
+    assert 0.15 < cleaning.missed_fraction < cleaning.removals[-1].area_fraction
 
 
 def test_hidden_inner_shell_is_removed(views):
@@ -65,7 +75,8 @@ def test_hidden_inner_shell_is_removed(views):
     extraction = extract_mesh(hollow, 96)
     assert (np.linalg.norm(extraction.mesh.vertices, axis=1) < 0.25).any()
     cleaning = Cleaning(extraction.mesh)
-    remove_unseen(cleaning, count_seeing_views(extraction.mesh, views, 1.5 * extraction.cell), 1)
+    seen_by = count_seeing_views(extraction.mesh, views, 1.5 * extraction.cell)
+    remove_unseen(cleaning, seen_by, 1, UP)
     assert (np.linalg.norm(cleaning.mesh.vertices, axis=1) > 0.35).all()
 
 
@@ -116,7 +127,7 @@ def test_nothing_left_is_an_error_that_says_what_to_do(views):
     below.apply_translation([0, 0, -20.0])
     cleaning = Cleaning(below)
     with pytest.raises(InputError, match="unseen") as error:
-        remove_unseen(cleaning, np.zeros(len(below.vertices), dtype=int), 2)
+        remove_unseen(cleaning, np.zeros(len(below.vertices), dtype=int), 2, UP)
     assert "views_needed" in (error.value.hint or "")
 
 

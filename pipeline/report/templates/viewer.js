@@ -148,11 +148,13 @@
       radius = Math.hypot(...mesh.size) / 2;
     }
     // far enough to have most cameras in the picture, near enough to see the surface
-    const away = (scene.after || scene.before || [])
-      .map((c) => Math.hypot(c[0] - target[0], c[1] - target[1], c[2] - target[2]))
-      .sort((a, b) => a - b);
-    const wanted = away.length ? 2.1 * away[Math.floor(away.length / 2)] : 0;
+    const cameras = scene.after || scene.before || [];
+    const middle = (values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
+    const away = cameras.map((c) => Math.hypot(c[0] - target[0], c[1] - target[1], c[2] - target[2]));
+    const wanted = away.length ? 1.9 * middle(away) : 0;
     const distance = Math.min(Math.max(radius * 3.1, wanted), radius * 7);
+    // cameras mostly stand higher than what they look at: both get their share of the height
+    if (cameras.length) target[1] += 0.35 * Math.max(-distance / 3, Math.min(distance / 3, middle(cameras.map((c) => c[1])) - target[1]));
     return { yaw: 0.6, pitch: 0.42, distance, target };
   };
   let view = start(), mode = 0, dirty = true, textured = false;
