@@ -44,7 +44,7 @@ def main() -> int:
         order = StageOrder.model_validate_json(line)
         with suppress(Exception):  # the stage meets it again, and says so
             import_module(f"stages.{order.stage}")
-        own_mb = loaded_mb.setdefault(order.stage, memory_mb("VmRSS"))
+        own_mb = loaded_mb.setdefault(order.stage, memory_mb("RssAnon"))
         gc.freeze()  # the collector would write to pages that forks share
         host = os.getpid()
         child = os.fork()

@@ -100,8 +100,8 @@ def perform(request: StageRequest, foreign_mb: float = 0.0) -> dict[str, Any]:
     }
 
 
-def memory_mb(what: Literal["VmRSS", "VmHWM"]) -> float:
-    """Resident size of this process, now or at its largest.
+def memory_mb(what: Literal["VmRSS", "VmHWM", "RssAnon"]) -> float:
+    """Resident size of this process: now, at its largest, or now without what is read from files.
 
     `getrusage` would count what the parent had before this process was started from it.
     """

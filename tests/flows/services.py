@@ -53,6 +53,10 @@ class Postgres:
         run = [*self._as_user, "postgres", "-D", data, "-p", port, "-k", str(self._folder)]
         self._server = subprocess.Popen(run, cwd="/", stderr=subprocess.DEVNULL)
 
+    @property
+    def alive(self) -> bool:
+        return self._server.poll() is None
+
     def kill(self) -> None:
         """kill -9 of all its processes."""
         mother = psutil.Process(self._server.pid)
@@ -80,21 +84,27 @@ def postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def running_service(
-    porf: Porf, tmp_path: Path, more: dict[str, str], port: int | None = None
-) -> Iterator[Porf]:
-    port = port or free_port()
+def service_at(porf: Porf, folder: Path, more: dict[str, str], port: int) -> Porf:
+    """Commands for a server at that port with a password, and with a home of their own."""
     env = {
         **porf.env,
         **more,
-        "PORF_HOME": str(tmp_path / "home"),
+        "PORF_HOME": str(folder / "home"),
         "PREFECT_SERVER_API_AUTH_STRING": "porf:secret",
         "PREFECT_API_AUTH_STRING": "porf:secret",
     }
     for name in ("PREFECT_API_URL", "PREFECT_HOME"):
         env.pop(name, None)
-    own = Porf(env, f"http://127.0.0.1:{port}/api")
+    return Porf(env, f"http://127.0.0.1:{port}/api")
+
+
+@contextmanager
+def running_service(
+    porf: Porf, tmp_path: Path, more: dict[str, str], port: int | None = None
+) -> Iterator[Porf]:
+    """A running `porf server`."""
+    port = port or free_port()
+    own = service_at(porf, tmp_path, more, port)
     log = tmp_path / "server.log"
     process = own.start("server", "--port", str(port), log=log)
     try:
