@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.flows.harness import Porf
+from tests.flows.harness import ONE_THREAD, Porf
 
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
@@ -113,6 +113,19 @@ def running_service(
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
+
+
+@contextmanager
+def working(service: Porf, home: Path, *words: str) -> Iterator[None]:
+    """A worker for one run at a time, with a home of its own."""
+    own = {"PORF_HOME": str(home), "PREFECT_API_URL": service.api_url}
+    home.mkdir()
+    process = service.start("worker", "--limit", "1", *words, log=home / "log", **ONE_THREAD, **own)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
 
 
 def _wait_healthy(url: str, process: "subprocess.Popen[str]", log: Path) -> None:

@@ -1,11 +1,12 @@
 """kill -9 of whatever serves submitted runs, at random moments; nothing is lost."""
 
+import os
 import random
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from tests.flows.aftermath import clean, contents, made, so_far
-from tests.flows.harness import ONE_THREAD, SMALL, WHOLE, Finished, Porf, until
+from tests.flows.harness import SMALL, WHOLE, Finished, Porf, until
 from tests.flows.processes import kill, stage_pids
 from tests.flows.services import Postgres, free_port, postgres, run_id, service_at, states_by_id
 
@@ -26,7 +27,7 @@ PATIENCE_S = 900
 """Until a server that was killed answers again, or a run that nobody disturbs any more ends."""
 DEAD_S = 120
 """No run without a living process may stay RUNNING for longer."""
-BEGIN_S = 60
+BEGIN_S = 120
 """A run that was taken and does not begin within this time is submitted again."""
 
 
@@ -39,13 +40,10 @@ class Site:
         self.porf = service_at(porf, folder, url, port)
         self._home = self.porf.env["PORF_HOME"]
         self._database = database
-        self._start: dict[str, Callable[[], object]] = {
-            "server": lambda: self.porf.start("server", "--port", str(port), log=folder / "s.log"),
-            "worker": lambda: self.porf.start(
-                "worker", "--limit", "1", log=folder / "w.log", **self._there, **ONE_THREAD
-            ),
-        }
         self._there = {"PREFECT_API_URL": self.porf.api_url}
+        one_thread_each = ("--limit", str(os.cpu_count()))
+        self._words = {"server": ("--port", str(port)), "worker": one_thread_each}
+        self._logs = folder
         self._up: dict[str, subprocess.Popen[str]] = {}
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -63,11 +61,12 @@ class Site:
         finally:
             self._ended.set()
             self._keeper.join()
-            for process in [self._up["worker"], *self._of_runs(), self._up["server"]]:
-                process.kill()
+            kill([self._up["worker"].pid, *self._of_runs(), self._up["server"].pid])
 
     def _start_again(self, name: str) -> None:
-        self._up[name] = self._start[name]()  # type: ignore[assignment]
+        own = self._there if name == "worker" else {}
+        log = self._logs / f"{name}.log"
+        self._up[name] = self.porf.start(name, *self._words[name], log=log, **own)
 
     def _keep(self) -> None:
         while not self._ended.wait(RESTART_S):
@@ -105,11 +104,11 @@ class Site:
                 assert time.monotonic() < end
                 time.sleep(1)
 
-    def _of_runs(self) -> list[psutil.Process]:
+    def _of_runs(self) -> list[int]:
         """Processes of runs and their stages, also of those whose worker is dead already."""
         known = {process.pid for process in self._up.values()}
         return [
-            process
+            process.pid
             for process in psutil.process_iter(["environ", "cmdline"])
             if (process.info["environ"] or {}).get("PORF_HOME") == self._home
             and process.pid not in known
@@ -125,11 +124,13 @@ class Site:
         if kind == "stage":
             return kill(stage_pids(out))
         if kind == "postgres":
-            self._database.kill()
-            return True
+            there = self._database.alive
+            if there:
+                self._database.kill()
+            return there
         victims = [self._up[kind.split(maxsplit=1)[0]].pid]
         if kind == "worker and its runs":
-            victims += [process.pid for process in self._of_runs()]
+            victims += self._of_runs()
         return kill(victims)
 
 
@@ -166,6 +167,10 @@ class Case:
         dead = state == "RUNNING" and not self.site.works()
         assert self._lasts("dead", dead) < DEAD_S, "a dead run stays RUNNING"
         return False
+
+    def has_no_server(self) -> None:
+        """Nobody can mark a run meanwhile: what lasts too long is counted from now."""
+        self._since.clear()
 
     def _lasts(self, what: str, true: bool) -> float:
         """Seconds since something has been true without a break."""
@@ -207,9 +212,11 @@ def test_kills_of_worker_postgres_server_and_stages(
                 while not (hit or complete):
                     complete = case.look()
                     hit = time.monotonic() >= moment and site.kill(kind, case.out)
-                    time.sleep(0.2)
+                    time.sleep(0.5)
                 killed += hit
                 if hit:
+                    if kind in ("postgres", "server"):
+                        case.has_no_server()
                     told(f"kill {killed}: {kind}; made until then: {so_far(case.out)}")
                 assert before.items() <= made(case.out).items(), "what was made was made again"
                 before = made(case.out)
