@@ -56,7 +56,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="train",
-        version=7,
+        version=6,
         config_type=TrainConfig,
         inputs=("scene", "matches"),
         description="joint training of cameras (PoRF) and surface",

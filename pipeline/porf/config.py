@@ -103,7 +103,7 @@ class GridConfig(_Section):
     samples: int = Field(16, ge=4, description="samples a ray inside the unit sphere")
     uniform_samples: int = Field(4, ge=1, description="of them evenly spread, the rest by weight")
     color_samples: int = Field(
-        16, ge=1, description="heaviest samples of a ray that get a colour; the rest is left out"
+        8, ge=1, description="heaviest samples of a ray that get a colour; the rest is left out"
     )
     proposals: int = Field(64, ge=8, description="lookups a ray in the cached distances")
     cache_resolution: int = Field(72, ge=8, description="vertices along an axis of the cache")
