@@ -135,7 +135,9 @@ def collect_anchors(
         covered = _mask_cover(observations, views)
         found.append(_stereo_anchors(views, maps, config.stereo, covered))
         if covered is not None:
-            found.append(_empty_lines(views, covered))
+            # as many as there are surface points, not many more: a step draws few of them all
+            surface = sum(len(anchors) for anchors in found)
+            found.append(_empty_lines(views, covered).limited(surface, generator))
     lines = [anchors.lines for anchors in found if len(anchors)]
     if not lines:
         return None
