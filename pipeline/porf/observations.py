@@ -17,7 +17,7 @@ from pipeline.porf.memory import check_images_fit
 from pipeline.progress import Progress
 
 _ROOM, _LEAST_ROOM_PX = 0.1, 8
-"""Around the object in its mask, share of its extent: enough to train the outline from both sides."""
+"""Around the object in its mask, share of its extent: the outline is trained from both sides."""
 BLOCK_PX = 16
 """Side of the blocks of pixels that are held out together."""
 
