@@ -29,6 +29,9 @@ from pipeline.imaging.decode import UnusablePhotoError
 LIMIT_S = 20
 WAIT_S = 300
 MEMORY_GB = 3.0
+_KEPT = Path("fuzz_found").absolute()
+_SEED = "seed"
+"""File beneath the work folder with the seed of the input that is being read."""
 _ALLOWED = (PorfError, UnusablePhotoError)
 _TIMERS = (
     (signal.SIGPROF, signal.ITIMER_PROF, LIMIT_S),
@@ -67,26 +70,43 @@ def bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def run_reader(name: str, first: int, count: int, keep: Path) -> int:
+def run_reader(name: str, first: int, count: int, folder: Path) -> int:
     """Try seeds `first` … in this process; returns how many broke it, and keeps their inputs."""
     broken: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
-        reader = readers(folder)[name]
-        bound_memory()
-        for seed in range(first, first + count):
-            print(seed, file=sys.stderr, end="\r")
-            problem = try_once(reader, seed, folder)
-            if problem:
-                last = problem.strip().splitlines()[-1][:160]
-                broken[last] = broken.get(last, 0) + 1
-                if broken[last] == 1:
-                    keep.mkdir(exist_ok=True)
-                    (keep / f"{name}-{seed}").write_bytes((folder / reader.file).read_bytes())
-                    (keep / f"{name}-{seed}.txt").write_text(problem)
+    reader = readers(folder)[name]
+    bound_memory()
+    for seed in range(first, first + count):
+        (folder / _SEED).write_text(str(seed))
+        problem = try_once(reader, seed, folder)
+        if problem:
+            last = problem.strip().splitlines()[-1][:160]
+            broken[last] = broken.get(last, 0) + 1
+            if broken[last] == 1:
+                keep_input(name, folder, problem)
     for last, times in broken.items():
         print(f"  {times} × {last}")
     return sum(broken.values())
+
+
+def keep_input(name: str, folder: Path, problem: str) -> None:
+    """Keep the input that is being read, and what is wrong with it."""
+    _KEPT.mkdir(exist_ok=True)
+    kept = _KEPT / f"{name}-{(folder / _SEED).read_text()}"
+    with tempfile.TemporaryDirectory() as text:
+        file = readers(Path(text))[name].file
+    kept.write_bytes((folder / file).read_bytes())
+    kept.with_name(f"{kept.name}.txt").write_text(problem)
+
+
+def run_apart(name: str, first: int, count: int) -> int:
+    """`run_reader` in a process of its own; returns its exit code, negative for a signal."""
+    with tempfile.TemporaryDirectory() as text:
+        command = [sys.executable, __file__, "--here", text, "--reader", name]
+        command += ["--inputs", str(count), "--seed", str(first)]
+        code = subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode
+        if code < 0:
+            keep_input(name, Path(text), f"ended by {signal.Signals(-code).name}")
+    return code
 
 
 def main() -> int:
@@ -95,24 +115,20 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
     parser.add_argument("--reader", action="append", help="only these; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    keep = Path("fuzz_found").absolute()
     if arguments.here:
         (name,) = arguments.reader
-        return int(run_reader(name, arguments.seed, arguments.inputs, keep) > 0)
+        return int(run_reader(name, arguments.seed, arguments.inputs, arguments.here) > 0)
     with tempfile.TemporaryDirectory() as text:
         names = arguments.reader or list(readers(Path(text)))
     each, broken = -(-arguments.inputs // len(names)), []
     began = time.monotonic()
     for name in names:
         started = time.monotonic()
-        command = [sys.executable, __file__, "--here", "--reader", name, "--inputs", str(each)]
-        ended = subprocess.run(
-            [*command, "--seed", str(arguments.seed)], stderr=subprocess.DEVNULL, check=False
-        )
-        how = "ok" if ended.returncode == 0 else f"BROKEN (exit {ended.returncode})"
-        broken += [name] if ended.returncode else []
+        code = run_apart(name, arguments.seed, each)
+        how = "ok" if code == 0 else f"BROKEN (exit {code})"
+        broken += [name] if code else []
         print(f"{name:18} {each} inputs  {time.monotonic() - started:6.1f} s  {how}", flush=True)
     minutes = (time.monotonic() - began) / 60
     told = f"broken: {', '.join(broken)}" if broken else "none broken"

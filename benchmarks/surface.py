@@ -40,6 +40,7 @@ from flows.listeners import SilentReporter, StageListener
 from flows.plan import make_recipe
 from flows.request import RunRequest, open_run
 from flows.settings import resolve
+from flows.stage_host import close_idle
 from pipeline.sfm.colmap import quiet
 from pipeline.store.manifest import Manifest
 from stages.registry import STAGES, route
@@ -187,6 +188,7 @@ def bring_up_to_date(request: RunRequest, anew: bool) -> tuple[dict[str, Manifes
             anew and name in TRAINED,
             StageListener(name, SilentReporter()),
         )
+        close_idle()  # a process's time counts once it has ended
         if name == "train":
             train_cpu_s = _children_cpu_s() - before
     return made, train_cpu_s

@@ -1,24 +1,17 @@
-"""Parent side of a stage's process: starts it, listens, ends it, and names how it ended."""
+"""Parent side of a stage's process: has it started, listens, and names how it ended."""
 
-import contextvars
 import json
-import os
 import signal
-import subprocess
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from flows.child_process import start_module
+from flows.stage_host import StageHost
 from pipeline.errors import InputError, PorfError
 from pipeline.store.files import write_text
-from stages.process import EVENT_MARK, EXIT_REFUSED, StageRequest
-
-_GRACE_S = 20.0
-"""Time to save a checkpoint after SIGTERM."""
+from stages.process import EXIT_REFUSED, StageRequest
 
 
 class StageRefused(PorfError):
@@ -50,32 +43,29 @@ def run_stage_process(
         StageRefused: it failed in a way that a retry cannot mend.
         StageCrashed: it died of a signal or an unexpected error.
     """
-    request = request.model_copy(update={"parent": os.getpid()})
     request_path = request.work / "request.json"
     write_text(request_path, request.model_dump_json(indent=1))
     request.outcome.unlink(missing_ok=True)
     with (request.work / "log.txt").open("a", encoding="utf-8") as log:
-        process = start_module("stages.process", request_path, environment)
         ending = _Ending(on_event, log)
-        context = contextvars.copy_context()  # Prefect's settings and loggers live in it
-        reader = threading.Thread(
-            target=context.run, args=(ending.read, process.stdout), daemon=True
+        host = StageHost.idle(request.work)
+        running = host.start(
+            request.stage, request_path, environment or {}, ending.line, ending.event
         )
-        reader.start()
         try:
-            code = _wait(process)
+            while (code := running.wait(0.5)) is None:
+                pass  # short waits keep the main thread open to signals and cancellation
         except BaseException:
-            _stop(process)
+            running.stop()
             raise
-        finally:
-            reader.join(5)
+    host.release()
     if code == 0:
         return dict(json.loads(request.outcome.read_bytes()))
     raise ending.error(request, code)
 
 
 class _Ending:
-    """Reads what the process prints and keeps what explains its end."""
+    """Hears what the process prints and keeps what explains its end."""
 
     def __init__(self, on_event: Listener, log: TextIO) -> None:
         self._on_event = on_event
@@ -83,20 +73,17 @@ class _Ending:
         self._tail: deque[str] = deque(maxlen=15)
         self._refusal: dict[str, Any] | None = None
 
-    def read(self, stream: Any) -> None:
-        for raw in stream:
-            line = raw.rstrip()
-            if not line.startswith(EVENT_MARK):
-                self._tail.append(line)
-                with suppress(OSError):  # a full disk must not deafen us to the stage's refusal
-                    self._log.write(line + "\n")
-                    self._log.flush()
-                continue
-            event = json.loads(line[len(EVENT_MARK) :])
-            if event["kind"] == "refused":
-                self._refusal = event
-            else:
-                self._on_event(event)
+    def line(self, text: str) -> None:
+        self._tail.append(text)
+        with suppress(OSError):  # a full disk must not deafen us to the stage's refusal
+            self._log.write(text + "\n")
+            self._log.flush()
+
+    def event(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "refused":
+            self._refusal = event
+        else:
+            self._on_event(event)
 
     def error(self, request: StageRequest, code: int) -> PorfError:
         if code == EXIT_REFUSED and self._refusal:
@@ -117,28 +104,6 @@ def _likely_cause(number: int) -> str:
         signal.SIGTERM: ": asked to stop",
     }
     return causes.get(signal.Signals(number), "")
-
-
-def _wait(process: subprocess.Popen[str]) -> int:
-    """Short waits keep the main thread open to signals and cancellation."""
-    while True:
-        try:
-            return process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End the process and its children: politely, then not."""
-    for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(patience_s)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def log_tail(work: Path, lines: int = 15) -> list[str]:

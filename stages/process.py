@@ -1,4 +1,4 @@
-"""A stage in a process of its own: `python -m stages.process REQUEST.json`.
+"""What a stage's process does, from its request to its exit code; `stages.host` starts it.
 
 A segfault or an out-of-memory kill in native code ends this process and not the run. Events go to
 standard output as lines of JSON after `EVENT_MARK`; everything else printed is the stage's log.
@@ -16,7 +16,7 @@ import traceback
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -44,7 +44,6 @@ class StageRequest(BaseModel):
     out: Path
     work: Path
     outcome: Path
-    parent: int | None = None
 
 
 class EventProgress:
@@ -60,19 +59,24 @@ class EventProgress:
         if done < total and now - self._last.get(phase, -1e9) < self._interval_s:
             return
         self._last[phase] = now
-        _emit(kind="advance", phase=phase, done=done, total=total, figures=figures)
+        emit(kind="advance", phase=phase, done=done, total=total, figures=figures)
 
     def note(self, text: str) -> None:
         """See `pipeline.progress.Progress.note`."""
-        _emit(kind="note", text=text)
+        emit(kind="note", text=text)
 
     def warn(self, text: str) -> None:
         """See `pipeline.progress.Progress.warn`."""
-        _emit(kind="warn", text=text)
+        emit(kind="warn", text=text)
 
 
-def perform(request: StageRequest) -> dict[str, Any]:
-    """Run the stage and describe the outcome for the manifest."""
+def perform(request: StageRequest, foreign_mb: float = 0.0) -> dict[str, Any]:
+    """Run the stage and describe the outcome for the manifest.
+
+    Args:
+        foreign_mb: memory that this process had from its start beyond what this stage's modules
+            take: other stages' modules.
+    """
     stage = find_stage(request.stage)
     started, clock = datetime.now(UTC), time.monotonic()
     context = StageContext(
@@ -91,29 +95,28 @@ def perform(request: StageRequest) -> dict[str, Any]:
         "started_at": started.isoformat(timespec="seconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_s": round(time.monotonic() - clock, 2),
-        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "peak_memory_mb": round(memory_mb("VmHWM") - foreign_mb, 1),
         "libraries": _library_versions(),
     }
 
 
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far.
+def memory_mb(what: Literal["VmRSS", "VmHWM", "RssAnon"]) -> float:
+    """Resident size of this process: now, at its largest, or now without what is read from files.
 
     `getrusage` would count what the parent had before this process was started from it.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        return int(status.split(f"{what}:")[1].split()[0]) / 1024
     except (OSError, IndexError, ValueError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> int:
-    """Entry point of the process; returns the exit code."""
-    request = StageRequest.model_validate_json(Path(sys.argv[1]).read_bytes())
-    end_with_parent(request.parent)
+def run_request(path: Path, foreign_mb: float = 0.0) -> int:
+    """Do what a file asks for; returns the exit code. For `foreign_mb` see `perform`."""
+    request = StageRequest.model_validate_json(path.read_bytes())
     try:
-        write_json(request.outcome, perform(request))
+        write_json(request.outcome, perform(request, foreign_mb))
     except PorfError as error:
         return _refuse(request, error)
     except OSError as error:
@@ -129,17 +132,18 @@ def main() -> int:
 def _refuse(request: StageRequest, error: PorfError) -> int:
     kind = "input" if isinstance(error, InputError) else "failed"
     print(f"refused: {error.message}", flush=True)
-    _emit(kind="refused", error=kind, message=error.message, hint=error.hint)
+    emit(kind="refused", error=kind, message=error.message, hint=error.hint)
     return EXIT_REFUSED
 
 
-def _emit(**event: Any) -> None:
+def emit(**event: Any) -> None:
+    """Tell the parent."""
     print(EVENT_MARK + json.dumps(event), flush=True)
 
 
-def end_with_parent(parent: int | None) -> None:
+def end_with_parent(parent: int) -> None:
     """End with the parent however it ends, so that no orphan trains on (Linux)."""
-    if parent is None or not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux"):
         return
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -155,7 +159,3 @@ def _library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -35,7 +35,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="scene",
-        version=3,
+        version=4,
         config_type=SceneConfig,
         inputs=("ingest", "sfm"),
         external=("case",),
@@ -56,7 +56,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="train",
-        version=5,
+        version=6,
         config_type=TrainConfig,
         inputs=("scene", "matches"),
         description="joint training of cameras (PoRF) and surface",

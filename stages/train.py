@@ -1,5 +1,7 @@
 """Stage `train`: cameras and surface together, from a case in the PoRF data convention."""
 
+import torch._dynamo  # noqa: F401  (torch's optimizers load it when the first one is made)
+
 from pipeline.formats.case import load_case
 from pipeline.porf.trainer import train
 from pipeline.verdict import Verdict

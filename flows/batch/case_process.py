@@ -19,6 +19,7 @@ from flows.batch.adopt import adopt
 from flows.listeners import reporting
 from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
+from flows.stage_host import close_idle
 from pipeline.errors import PorfError
 from stages.process import EVENT_MARK, EventProgress, end_with_parent
 
@@ -81,6 +82,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _emit(kind="ended", status="interrupted", message="interrupted", hint=None)
         os._exit(130)  # Prefect's threads may not hold up the end
+    close_idle()
     os._exit(0)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import console
-from flows.cli.arguments import DEFAULT, PresetOption, SetOption, absolute
+from flows.cli.arguments import PresetOption, SetOption, absolute
 from flows.cli.run import continue_command, execute
 from flows.console import make_reporter
 from flows.request import RunRequest
@@ -19,7 +19,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for photos and results.")] = Path(
         "demo"
     ),
-    preset: PresetOption = DEFAULT,
+    preset: PresetOption = "demo",
     overrides: SetOption = None,
 ) -> None:
     """Render photos of a known object, reconstruct it from the JPEGs alone, and measure."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.errors import InputError
+from pipeline.formats.matlab import load_arrays
 from pipeline.metrics.clouds import LET_CAMERAS_ALIGN, Prediction, load_points
 from pipeline.metrics.thinning import thin_in_order
 
@@ -98,13 +98,13 @@ def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
             hint="give the folder of DTU's `SampleSet/MVS Data` (Points/ and ObsMask/), and --scan",
         )
     try:
-        content = scipy.io.loadmat(path)
-    except Exception as error:  # scipy raises whatever its readers meet
+        content = load_arrays(path)
+    except (OSError, ValueError, MemoryError) as error:
         raise InputError(f"{path} is not a readable MATLAB file ({error})") from error
     missing = [name for name in names if name not in content]
     if missing:
         raise InputError(f"{path} holds no {missing[0]}")
-    return {name: np.asarray(content[name]) for name in names}
+    return {name: content[name] for name in names}
 
 
 def sample_mesh(vertices: NDArray, faces: NDArray, density: float = DENSITY_MM) -> NDArray:

@@ -63,7 +63,7 @@ class TrainResult:
 def write_artifacts(
     out: Path,
     config: TrainConfig,
-    field: FieldModel,
+    field: FieldModel | None,
     result: TrainResult,
     c2w: Tensor,
     case: Case,
@@ -71,23 +71,25 @@ def write_artifacts(
     """Write cameras, poses, model, history and figures of a training into `out`.
 
     Args:
+        field: None where no surface was trained; then there is no model.
         c2w: (V, 4, 4) cameras that the surface was trained with, normalised frame.
     """
     out.mkdir(parents=True, exist_ok=True)
     save_idr_cameras(out / CAMERAS_FILE, result.cameras)
     save_pose_text(out / POSES_FILE, result.cameras.c2w)
-    save_atomically(
-        out / MODEL_FILE,
-        {
-            "format": FORMAT,
-            "options": config.model_dump(mode="json"),
-            "field": {k: v.cpu() for k, v in cast(nn.Module, field).state_dict().items()},
-            "c2w": c2w.double().cpu(),
-            "K": torch.from_numpy(result.cameras.K),
-            "scale_mat": torch.from_numpy(case.cameras.scale_mat),
-            "size_px": [case.width, case.height],
-        },
-    )
+    if field is not None:
+        save_atomically(
+            out / MODEL_FILE,
+            {
+                "format": FORMAT,
+                "options": config.model_dump(mode="json"),
+                "field": {k: v.cpu() for k, v in cast(nn.Module, field).state_dict().items()},
+                "c2w": c2w.double().cpu(),
+                "K": torch.from_numpy(result.cameras.K),
+                "scale_mat": torch.from_numpy(case.cameras.scale_mat),
+                "size_px": [case.width, case.height],
+            },
+        )
     rows = [[v if math.isfinite(v) else None for v in row] for row in result.history]
     history = {"columns": HISTORY_COLUMNS, "rows": rows}
     (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))

@@ -10,22 +10,20 @@ Source: the idea of refining depth by windows that follow the surface is Furukaw
 a view at once.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.porf import sight_kernels
 from pipeline.porf.anchors import Anchors
+from pipeline.porf.compiled import lock, serves
 from pipeline.porf.config import LookConfig, StereoConfig
 from pipeline.porf.correlation import correlations
+from pipeline.porf.depth_maps import DepthMaps, confirmed, refuted
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.rays import RayBatch, unit_sphere_interval
-from pipeline.porf.stereo import (
-    DepthMaps,
-    between_steps,
-    compared_views,
-    confirmed,
-    nearest_pixels,
-)
+from pipeline.porf.stereo import between_steps, compared_views
 from pipeline.porf.stereo_views import StereoViews
 from pipeline.progress import Progress
 
@@ -74,18 +72,38 @@ def traced(distances: Tensor, views: StereoViews, i: int) -> tuple[Tensor, Tenso
     rays = some.reshape(-1, 3)
     centre = views.c2w[i, :3, 3]
     near, far, hit = unit_sphere_interval(RayBatch(centre.expand_as(rays), rays))
-    depth, far = near[:, 0], far[:, 0]
+    depth, left = _trace(distances, centre, rays, near[:, 0], far[:, 0])
+    hit = hit & (left.abs() < _ON_SURFACE) & (depth < far[:, 0])
+    traced = torch.stack([depth, hit.float()]).view(1, 2, *some.shape[:2])
+    whole = _between(traced, directions.shape[:2])
+    return whole[0], whole[1] > 0.999  # all around it were met
+
+
+def _trace(
+    distances: Tensor, centre: Tensor, rays: Tensor, near: Tensor, far: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Depths (P,) of the first surface along unit rays (P, 3), at most `far`; distances there."""
+    if serves(rays):
+        depth, left = near.clone(), torch.empty_like(near)
+        arrays = (distances[0, 0], centre, rays.contiguous(), far.contiguous())
+        with lock:
+            sight_kernels.trace(
+                *(array.numpy() for array in arrays),
+                _TRACE_STEPS,
+                np.float32(_STEP_SHARE),
+                depth.numpy(),
+                left.numpy(),
+            )
+        return depth, left
 
     def distance(depth: Tensor) -> Tensor:
         points = (centre + rays * depth[:, None]).flip(-1)[None, None, None]
         return F.grid_sample(distances, points, align_corners=True).view(-1)
 
+    depth = near
     for _ in range(_TRACE_STEPS):
         depth = torch.minimum(depth + _STEP_SHARE * distance(depth), far)
-    hit = hit & (distance(depth).abs() < _ON_SURFACE) & (depth < far)
-    traced = torch.stack([depth, hit.float()]).view(1, 2, *some.shape[:2])
-    whole = _between(traced, directions.shape[:2])
-    return whole[0], whole[1] > 0.999  # all around it were met
+    return depth, distance(depth)
 
 
 def _between(image: Tensor, size: torch.Size) -> Tensor:
@@ -144,16 +162,9 @@ def with_closer(
     Old ones go where their own pixel has a closer depth, and where another view looks through their
     point: it sees something farther away there, by more than `tolerance` of its distance.
     """
-    keep = torch.ones(len(anchors), dtype=torch.bool, device=anchors.lines.device)
-    found, old, inside = [], anchors.points, anchors.ends
-    parts = zip(maps.view, maps.depth, maps.points(views), trusted, strict=True)
-    for i, depth, points, good in parts:
+    found = []
+    for i, points, good in zip(maps.view, maps.points(views), trusted, strict=True):
         seen = points[good]
         found.append(Anchors(views.c2w[i, :3, 3].expand_as(seen), seen, i).lines)
-        local = old @ views.w2c[i, :3, :3].T + views.w2c[i, :3, 3]
-        index, visible = nearest_pixels(local, views.K[i], good.shape)
-        measured = visible & good.reshape(-1)[index]
-        distance = local.norm(dim=1)
-        before = inside & (depth.reshape(-1)[index] - distance > tolerance * distance)
-        keep &= ~(measured & ((anchors.view == i) | before))
-    return Anchors.of_lines(torch.cat([anchors.lines[keep], *found]))
+    gone = refuted(views, maps, trusted, anchors.points, anchors.view, anchors.ends, tolerance)
+    return Anchors.of_lines(torch.cat([anchors.lines[~gone], *found]))

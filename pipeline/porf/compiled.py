@@ -4,6 +4,8 @@ import threading
 from typing import Any
 
 import numba
+import torch
+from torch import Tensor
 
 # OpenMP's idle threads spin, beside torch's that spin too: on a busy machine a step then costs six
 # times the processor time (measured). The work queue's threads sleep. It serves one caller at a
@@ -22,3 +24,8 @@ inlined: Any = numba.njit(inline="always")
 def use_threads(count: int) -> None:
     """Let the kernels run on `count` threads, or on as many as numba has."""
     numba.set_num_threads(min(count, int(numba_config.NUMBA_NUM_THREADS)))
+
+
+def serves(tensor: Tensor) -> bool:
+    """Whether kernels compute with a tensor: single precision, on a CPU; torch does elsewhere."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32

@@ -103,7 +103,7 @@ class GridConfig(_Section):
     samples: int = Field(16, ge=4, description="samples a ray inside the unit sphere")
     uniform_samples: int = Field(4, ge=1, description="of them evenly spread, the rest by weight")
     color_samples: int = Field(
-        16, ge=1, description="heaviest samples of a ray that get a colour; the rest is left out"
+        8, ge=1, description="heaviest samples of a ray that get a colour; the rest is left out"
     )
     proposals: int = Field(64, ge=8, description="lookups a ray in the cached distances")
     cache_resolution: int = Field(72, ge=8, description="vertices along an axis of the cache")
@@ -272,7 +272,12 @@ class TrainConfig(StageConfig):
     field: Literal["grid", "neus"] = Field(
         "grid", description="grid: hashed feature grids, fast; neus: the published networks"
     )
-    steps: int = Field(2500, ge=1, description="steps of joint training")
+    steps: int = Field(
+        2500,
+        ge=0,
+        description="steps of joint training; 0 = cameras by matches alone, no surface "
+        "(`--to train`, then `porf export-cameras`)",
+    )
     rays: int = Field(768, ge=1, description="pixels a step")
     rays_from: Literal["all_views", "one_view"] = Field(
         "all_views", description="pixels of all views mixed, or of one view a step (the original)"
@@ -321,3 +326,9 @@ class TrainConfig(StageConfig):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where training runs", json_schema_extra=NOT_IN_KEY
     )
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> "TrainConfig":
+        if self.steps == 0 and self.surface.mode == "second_stage":
+            raise ValueError("surface.mode second_stage follows joint training: steps must be > 0")
+        return self

@@ -20,6 +20,9 @@ _EPSILON = 1e-5
 _PROPOSAL_INV_S_MAX = 80.0
 _DEPTH_JITTER = 0.002
 _LAST_SECTION = 2 / 64  # NeuS' length of a section that has no next sample
+_STRAIGHT = 0.06
+"""Over a longer way than this a straight line says nothing of the distance: long sections between
+evenly spread samples would be opaque wherever a ray passes close by a contour."""
 _VIEW_RAMP = 0.1  # share of the steps in which view dependence fades in
 _ANCHORS_PER_STEP = 512
 
@@ -206,7 +209,8 @@ class GridModel(nn.Module):
         sdf, gradient, features = self.surface(flat, self.active_levels)
         sdf, gradient = sdf.view(count, samples), gradient.view(count, samples, 3)
         cosine = (rays.directions[:, None] * gradient).sum(-1)
-        alpha = section_opacity(sdf, cosine, length, sdf.new_tensor(self.inv_s_now), self.anneal)
+        reach = length.clamp(max=_STRAIGHT)
+        alpha = section_opacity(sdf, cosine, reach, sdf.new_tensor(self.inv_s_now), self.anneal)
         norm = gradient.norm(dim=-1)
         return _Inside(
             alpha=alpha * hit[:, None],

@@ -1,6 +1,7 @@
 """The first surface of the fast field: fitted to matches and stereo depths before colours count."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,14 +9,15 @@ from torch.nn import functional as F
 
 from pipeline.porf.anchors import Anchors, anchor_loss, triangulate_anchors
 from pipeline.porf.closer_look import look_closer, with_closer
-from pipeline.porf.config import StereoConfig, TrainConfig
+from pipeline.porf.config import LookConfig, StereoConfig, TrainConfig
+from pipeline.porf.depth_maps import DepthMaps, confirmed
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.grid import fill_slabs
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.schedule import warmup_cosine
-from pipeline.porf.stereo import DepthMaps, confirmed, sweep
+from pipeline.porf.stereo import sweep
 from pipeline.porf.stereo_views import StereoViews, stereo_views
 from pipeline.progress import Progress
 
@@ -58,10 +60,22 @@ def give_first_shape(
     fit_to_anchors(field, options.anchor_steps, generator_for("first shape"), progress)
 
 
+def views_to_look_at(
+    observations: Observations, options: LookConfig, c2w: Tensor
+) -> list[StereoViews]:
+    """The photos at every size that looks use, the smallest first."""
+    largest_px = min(options.max_image_side, max(observations.images.shape[1:3]))
+    return [
+        stereo_views(observations.images, observations.K, c2w, largest_px // 2**level)
+        for level in reversed(range(options.levels))
+    ]
+
+
 def look_again(
     field: GridModel,
     config: TrainConfig,
     observations: Observations,
+    sizes: list[StereoViews],
     c2w: Tensor,
     generator: torch.Generator,
     progress: Progress,
@@ -70,7 +84,8 @@ def look_again(
     """Renew the field's anchors by depths measured closely around its surface.
 
     Args:
-        c2w: (V, 4, 4) cameras, normalised frame.
+        sizes: the photos, see `views_to_look_at`.
+        c2w: (V, 4, 4) the cameras by now, normalised frame.
         generator: on the CPU; chooses where there are too many.
     """
     if field.anchors is None:
@@ -79,10 +94,9 @@ def look_again(
     distances = torch.empty(1, 1, size, size, size, device=c2w.device)
     fill_slabs(distances, field.sdf)
     anchors = field.anchors
-    largest_px = min(config.look.max_image_side, max(observations.images.shape[1:3]))
-    for level in reversed(range(config.look.levels)):
-        options = config.look.model_copy(update={"reach": config.look.reach * 2**level})
-        views = stereo_views(observations.images, observations.K, c2w, largest_px // 2**level)
+    for halvings, small in zip(reversed(range(len(sizes))), sizes, strict=True):
+        options = config.look.model_copy(update={"reach": config.look.reach * 2**halvings})
+        views = replace(small, c2w=c2w)
         maps, trusted = look_closer(
             distances, views, config.stereo, options, progress, interruption
         )
@@ -121,7 +135,9 @@ def collect_anchors(
         covered = _mask_cover(observations, views)
         found.append(_stereo_anchors(views, maps, config.stereo, covered))
         if covered is not None:
-            found.append(_empty_lines(views, covered))
+            # as many as there are surface points, not many more: a step draws few of them all
+            surface = sum(len(anchors) for anchors in found)
+            found.append(_empty_lines(views, covered).limited(surface, generator))
     lines = [anchors.lines for anchors in found if len(anchors)]
     if not lines:
         return None
@@ -204,7 +220,7 @@ def fit_to_anchors(
         others = surface.sdf(torch.cat([draw.free, draw.behind]))
         eikonal = ((gradient.norm(dim=1) - 1) ** 2).mean()
         loss = anchor_loss(draw, sdf[:_BATCH], *others.chunk(2)) + _EIKONAL_WEIGHT * eikonal
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=False)
         loss.backward()
         optimiser.step()
         if (step + 1) % _REPORT_EVERY == 0 or step + 1 == steps:

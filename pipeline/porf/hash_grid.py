@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.porf import grid_kernels
-from pipeline.porf.compiled import lock
+from pipeline.porf.compiled import lock, serves
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,22 @@ class HashGrid(nn.Module):
 
 
 class _Interpolate(torch.autograd.Function):
-    """Trilinear interpolation with derivatives; compiled kernels on a CPU, torch elsewhere."""
+    """Trilinear interpolation with derivatives; compiled kernels on a CPU, torch elsewhere.
+
+    The kernels add a parameter's gradient to `.grad` themselves: a step evaluates the grid several
+    times, and a fresh table of zeros for each, filled and then added, costs more than its entries.
+    """
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
         ctx, table: Tensor, x: Tensor, shape: GridShape, with_jacobian: bool
     ) -> tuple[Tensor, Tensor]:
-        compiled = table.device.type == "cpu" and table.dtype == torch.float32
+        compiled = serves(table)
         run = _compiled_interpolate if compiled else _torch_interpolate
         value, jacobian = run(table, x, shape, with_jacobian or x.requires_grad)
         ctx.save_for_backward(x, jacobian if x.requires_grad else value.new_empty(0))
         ctx.shape, ctx.with_jacobian, ctx.compiled = shape, with_jacobian, compiled
-        ctx.rows = len(table)
+        ctx.table = table
         return value, jacobian if with_jacobian else value.new_empty(0)
 
     @staticmethod
@@ -118,12 +122,21 @@ class _Interpolate(torch.autograd.Function):
         x, jacobian = ctx.saved_tensors
         grad_table = grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_table = grad_value.new_zeros(ctx.rows, ctx.shape.channels)
+            in_place = ctx.compiled and ctx.table.is_leaf
+            grad_table = _gradient_of(ctx.table) if in_place else torch.zeros_like(ctx.table)
             run = _compiled_scatter if ctx.compiled else _torch_scatter
             run(x, ctx.shape, grad_value, grad_jacobian if ctx.with_jacobian else None, grad_table)
+            grad_table = None if in_place else grad_table
         if ctx.needs_input_grad[1]:
             grad_x = torch.einsum("knc,nc->nk", jacobian, grad_value)
         return grad_table, grad_x, None, None
+
+
+def _gradient_of(table: Tensor) -> Tensor:
+    """The gradient that a table has so far, or zeros that become it."""
+    if table.grad is None:
+        table.grad = torch.zeros_like(table)
+    return table.grad
 
 
 def _numpy(tensor: Tensor) -> NDArray:

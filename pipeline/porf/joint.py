@@ -99,7 +99,7 @@ class JointTraining:
         epipolar = self._epipolar(c2w, view) if moving else c2w.new_zeros(())
         batch = self.observations.draw(config.rays, view, self.generator)
         rays = camera_rays(c2w, self.observations.K_inv, batch.view, batch.xy_px)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=False)  # a large table's gradient stays where it is
         if self.pose_optimiser is not None:
             self.pose_optimiser.zero_grad(set_to_none=True)
         output, loss, color = self._differentiate(rays, batch, epipolar)

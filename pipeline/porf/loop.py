@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from pipeline.porf.artifacts import HISTORY_COLUMNS
 from pipeline.porf.board import Board
 from pipeline.porf.checkpoint import CheckpointFile
 from pipeline.porf.fast_renderer import GridModel
-from pipeline.porf.first_shape import fit_to_anchors, look_again
+from pipeline.porf.first_shape import fit_to_anchors, look_again, views_to_look_at
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.joint import JointTraining
 from pipeline.porf.memory import is_out_of_memory
 from pipeline.porf.outcome import progress_figures
+from pipeline.porf.stereo_views import StereoViews
 from pipeline.progress import Progress
 
 _REPORT_SECONDS = 0.5
@@ -53,7 +55,7 @@ class TrainingLoop:
 
     Attributes:
         settings: what was done otherwise than asked for.
-        rate: steps a second since `run` began.
+        rate: steps a second since the loop was made.
     """
 
     def __init__(
@@ -83,7 +85,6 @@ class TrainingLoop:
         config, joint = self.config, self.joint
         settle_step = round(config.steps * (1 - config.pose.settle_share))
         looks = {round(config.steps * share) for share in config.look.shares}
-        self.started, self.started_step = time.monotonic(), joint.step
         while joint.step < config.steps:
             if settle is not None and joint.step == settle_step:
                 settle()
@@ -126,6 +127,12 @@ class TrainingLoop:
         joint, step = self.joint, self.first_step + self.joint.step
         self.around.board.pictures(step, joint.field, joint.observations, joint.current_c2w())
 
+    @cached_property
+    def _small_views(self) -> list[StereoViews]:
+        """The photos as looks need them, reduced once for all looks."""
+        joint = self.joint
+        return views_to_look_at(joint.observations, self.config.look, joint.current_c2w())
+
     def _look_again(self) -> None:
         """Measure depths again around a fast field's surface, where they count for anything."""
         joint, around = self.joint, self.around
@@ -139,6 +146,7 @@ class TrainingLoop:
             joint.field,
             self.config,
             joint.observations,
+            self._small_views,
             joint.current_c2w(),
             generator,
             around.progress,

@@ -16,6 +16,8 @@ from pipeline.porf.config import TrainConfig
 from pipeline.porf.memory import check_images_fit
 from pipeline.progress import Progress
 
+_ROOM, _LEAST_ROOM_PX = 0.1, 8
+"""Around the object in its mask, share of its extent: the outline is trained from both sides."""
 BLOCK_PX = 16
 """Side of the blocks of pixels that are held out together."""
 
@@ -184,6 +186,8 @@ def load_observations(
     box = np.tile(np.array([0, 0, width, height]), (count, 1))
     if config.rays_near_object:
         box = sphere_boxes(K, case.cameras.c2w_normalised, width, height)
+        if masks is not None:
+            box = object_boxes(box, masks)
     rng = np.random.default_rng([seed, 1])
     blocks = (count, -(-height // BLOCK_PX), -(-width // BLOCK_PX))
     K_tensor = torch.from_numpy(K).float()
@@ -242,6 +246,25 @@ def sphere_boxes(K: NDArray, c2w: NDArray, width: int, height: int) -> NDArray:
             )
         boxes[i] = (*low, *(high - low))
     return boxes
+
+
+def object_boxes(box: NDArray, masks: NDArray) -> NDArray:
+    """Boxes (N, 4) cut down to what the masks (N, H, W) show, with room around it.
+
+    A view whose box holds nothing of its mask keeps it: all that it says is that nothing is there.
+    """
+    cut = box.copy()
+    for i, mask in enumerate(masks):
+        x, y, width, height = box[i]
+        rows, columns = (mask[y : y + height, x : x + width].any(axis) for axis in (1, 0))
+        if not rows.any():
+            continue
+        for k, shown, size in ((0, columns, width), (1, rows, height)):
+            found = np.flatnonzero(shown)
+            room = max(_LEAST_ROOM_PX, round(_ROOM * (found[-1] - found[0] + 1)))
+            low, high = max(0, found[0] - room), min(size, found[-1] + 1 + room)
+            cut[i, k], cut[i, k + 2] = box[i, k] + low, high - low
+    return cut
 
 
 def _sphere_points(count: int = 2000) -> NDArray:

@@ -93,7 +93,7 @@ def training_figures(
         "heldout_epipolar_before_px": _finite(before.error_px),
         "heldout_epipolar_after_px": _finite(after.error_px),
         "accepted_cameras": accepted,
-        "psnr_train_db": history[-1][HISTORY_COLUMNS.index("psnr_db")],
+        "psnr_train_db": history[-1][HISTORY_COLUMNS.index("psnr_db")] if history else None,
         "steps": config.steps,
         **(second if config.surface.mode == "second_stage" else {}),
         "training_width_px": int(observations.images.shape[2]),

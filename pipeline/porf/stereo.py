@@ -3,21 +3,20 @@
 Every pixel tries depths along its ray, from the front of the unit sphere to infinity in equal steps
 of inverse depth, and keeps the one at which small windows of a few neighbouring views look alike
 (zero-mean normalised cross-correlation; wider windows where small ones have no texture), smoothly
-over the image. What the neighbours' own depth maps confirm is kept.
+over the image. What the neighbours' own depth maps confirm is kept (`depth_maps`).
 
 Source: Collins, "A space-sweep approach to true multi-image matching" (CVPR 1996); consistency as
 usual in multi-view stereo (Schönberger et al., ECCV 2016, section 4).
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.porf.config import LookConfig, StereoConfig
+from pipeline.porf.config import StereoConfig
 from pipeline.porf.correlation import correlations
 from pipeline.porf.correlation_kernels import UNKNOWN
+from pipeline.porf.depth_maps import DepthMaps
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.semi_global import aggregated
 from pipeline.porf.stereo_views import StereoViews
@@ -25,31 +24,8 @@ from pipeline.progress import Progress
 
 _MIN_ANGLE_DEG, _MAX_ANGLE_DEG = 3.0, 45.0
 _GOOD_ANGLE_DEG = 12.0
-_PARALLEL = 1e-6
 _NEUTRAL = 0.5  # cost of a depth about which nothing is known
 _FARTHEST = 50.0  # units of the sphere's radius, in place of infinity
-
-
-@dataclass(frozen=True)
-class DepthMaps:
-    """Depths along unit rays and how well the views agree there, for some of the views.
-
-    Attributes:
-        view: indices of the views.
-        depth: one (H, W) a view, units of the normalised frame; may lie beyond the sphere.
-        score: one (H, W) a view, mean correlation of the best neighbours, -1 where unknown.
-    """
-
-    view: list[int]
-    depth: list[Tensor]
-    score: list[Tensor]
-
-    def points(self, views: StereoViews) -> list[Tensor]:
-        """One (H, W, 3) a view, normalised frame."""
-        return [
-            views.c2w[i, :3, 3] + depth[..., None] * views.directions(i)
-            for i, depth in zip(self.view, self.depth, strict=True)
-        ]
 
 
 def neighbours(c2w: Tensor, count: int) -> list[list[int]]:
@@ -97,48 +73,6 @@ def sweep(
         if interruption is not None:
             interruption.check()
     return DepthMaps(list(compared), depths, scores)
-
-
-@torch.no_grad()
-def confirmed(
-    views: StereoViews, maps: DepthMaps, options: StereoConfig | LookConfig
-) -> list[Tensor]:
-    """(H, W) bool a map: correlated well, and found again in the maps of other views."""
-    w2c = views.w2c
-    found = []
-    for i, points, score in zip(maps.view, maps.points(views), maps.score, strict=True):
-        kept = score >= options.min_score
-        candidates = points[kept]
-        agreeing = torch.zeros_like(candidates[:, 0])
-        for j, other in zip(maps.view, maps.depth, strict=True):
-            if j != i:
-                agreeing += _agrees(candidates, w2c[j], views.K[j], other, options.consistency)
-        kept[kept.clone()] = agreeing >= options.min_views
-        found.append(kept)
-    return found
-
-
-def _agrees(points: Tensor, w2c: Tensor, K: Tensor, depth: Tensor, tolerance: float) -> Tensor:
-    """(P,) 1.0 where another view's depth map (H, W) has the points (P, 3) too."""
-    local = points @ w2c[:3, :3].T + w2c[:3, 3]
-    index, seen = nearest_pixels(local, K, depth.shape)
-    theirs = depth.reshape(-1)[index]
-    distance = local.norm(dim=-1)
-    return (seen & ((theirs - distance).abs() < tolerance * distance)).float()
-
-
-def nearest_pixels(local: Tensor, K: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
-    """Where a view of `size` (H, W) sees points (P, 3) of its own frame.
-
-    Returns:
-        (P,) indices of the nearest pixels, row by row, and (P,) bool where there is one.
-    """
-    height, width = size
-    homogeneous = local @ K.T
-    z = homogeneous[:, 2]
-    x, y = ((homogeneous[:, k] / z.clamp(min=_PARALLEL)).round() for k in range(2))
-    seen = (z > 0) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long(), seen
 
 
 def _sweep_view(

@@ -102,7 +102,10 @@ def load_trained(train_dir: Path, device: str | torch.device = "cpu") -> Trained
     """
     path = train_dir / MODEL_FILE
     if not path.is_file():
-        raise InputError(f"no trained model at {path}", hint="run the train stage first")
+        raise InputError(
+            f"no trained surface at {path}",
+            hint="run the train stage first, with train.steps above 0 (0 finds cameras alone)",
+        )
     resolved = resolve_device(device) if isinstance(device, str) else device
     try:
         state = load_plain(path, resolved)

@@ -152,8 +152,10 @@ class _Training:
         self.board = Board(self.work, config.tensorboard, self._first_step + joint.step)
         with matrix_precision(config, self.device):
             joint, loop = self._train(joint)
-        self.settings |= loop.settings | {"steps_per_second": round(loop.rate, 3)}
-        loop.pictures()
+        if self._trains_surface:
+            joint.field.begin_step(joint.config.steps, joint.config.steps)
+            self.settings |= loop.settings | {"steps_per_second": round(loop.rate, 3)}
+            loop.pictures()
         self.board.close(out)
         return self._finish(joint, out)
 
@@ -168,6 +170,11 @@ class _Training:
     @property
     def _refines(self) -> bool:
         return self.config.pose.model != "fixed"
+
+    @property
+    def _trains_surface(self) -> bool:
+        """Whether there is more to do than to find cameras by matches."""
+        return self.config.steps > 0
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(_derived_seed(self.seed, purpose))
@@ -203,7 +210,7 @@ class _Training:
         """Train what is left; the last stage's training and loop."""
         if not self.in_second_stage:
             loop = self._loop("joint", joint)
-            loop.run(lambda: self._settle(joint))
+            loop.run((lambda: self._settle(joint)) if self._refines else None)
             self._accept_last(joint)
             if self.config.surface.mode == "joint":
                 return joint, loop
@@ -292,8 +299,8 @@ class _Training:
         return self.gate.judge(name, c2w, self.start.lens)
 
     def _shape(self, joint: JointTraining) -> None:
-        """Give a fast field its first surface from matches and stereo."""
-        if isinstance(joint.field, GridModel):
+        """Give a fast field its first surface from matches and stereo, if one is to be trained."""
+        if isinstance(joint.field, GridModel) and self._trains_surface:
             give_first_shape(
                 joint.field,
                 self.config,
@@ -339,12 +346,11 @@ class _Training:
 
     def _accept_last(self, joint: JointTraining) -> None:
         """Without a step at which cameras settle, the last ones are taken."""
-        if self._refines and joint.fixed_c2w is None:
+        if self._refines and joint.fixed_c2w is None and self._trains_surface:
             self.candidates.append(self._judge("joint", joint.current_c2w()))
             self.accepted = "joint"
 
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
-        joint.field.begin_step(joint.config.steps, joint.config.steps)
         c2w = joint.current_c2w()
         cameras = self.case.cameras
         if self.accepted != "input":
@@ -352,13 +358,14 @@ class _Training:
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
         result.figures = self._figures(joint, cameras)
         result.verdict = self._verdict(result)
-        write_artifacts(out, joint.config, joint.field, result, c2w, self.case)
+        field = joint.field if self._trains_surface else None
+        write_artifacts(out, joint.config, field, result, c2w, self.case)
         return result
 
     def _figures(self, joint: JointTraining, cameras: IdrCameras) -> dict[str, Any]:
         heldout = self.observations.heldout_pixels(_PSNR_PIXELS, self._generator("psnr"))
         psnr = None
-        if heldout is not None:
+        if heldout is not None and self._trains_surface:
             psnr = pixel_psnr(joint.field, self.observations, joint.current_c2w(), heldout)
         parts = (self.gate, self.candidates, self.accepted, self.history, self.observations)
         return {

@@ -162,12 +162,17 @@ def _rays(width: int, height: int, focal_px: float, rotation: NDArray) -> NDArra
 
 def _picture(rgb: NDArray, hit: NDArray, shape: tuple[int, int]) -> Image.Image:
     """RGBA, averaged over the supersamples; colours (H, 3) of the H hit rays, coverage as alpha."""
-    height, width = shape[0] // SUPERSAMPLING, shape[1] // SUPERSAMPLING
-    blocks = (height, SUPERSAMPLING, width, SUPERSAMPLING)
-    coverage = hit.astype(np.float32).reshape(blocks).mean(axis=(1, 3))
-    samples = np.zeros((len(hit), 3), dtype=np.float32)
-    samples[hit] = np.clip(rgb, 0, 255)
-    colour = samples.reshape(*blocks, 3).mean(axis=(1, 3))
-    colour /= np.maximum(coverage, 1e-9)[..., None]
-    rgba = np.concatenate([colour, 255 * coverage[..., None]], axis=2)
+    samples = np.zeros((*shape, 4), dtype=np.float32)
+    samples[hit.reshape(shape), :3] = np.clip(rgb, 0, 255)
+    samples[..., 3] = hit.reshape(shape)
+    mean = _shrunk(samples)
+    coverage = mean[..., 3:]
+    rgba = np.concatenate([mean[..., :3] / np.maximum(coverage, 1e-9), 255 * coverage], axis=2)
     return Image.fromarray(np.round(rgba).astype(np.uint8), mode="RGBA")
+
+
+def _shrunk(samples: NDArray) -> NDArray:
+    """Means over the supersamples; a sum of slices is several times as fast as `mean`."""
+    steps = range(SUPERSAMPLING)
+    total = sum(samples[i::SUPERSAMPLING, j::SUPERSAMPLING] for i in steps for j in steps)
+    return np.asarray(total / np.float32(SUPERSAMPLING**2))

@@ -12,6 +12,9 @@ MIN_POINTS = 40
 MIN_SHARE = 0.15
 MAX_BELOW = 0.08
 """A support has nearly nothing beneath it; a wall or a table top seen from the side does."""
+BELOW_OF_HELD = 0.15
+"""... at most this share of the points that it holds, where that is more: a shining table shows the
+object's mirror image beneath it."""
 MAX_TILT_DEG = 50.0
 
 
@@ -58,7 +61,8 @@ def find_ground(
     below = float(np.mean(heights < -2 * tolerance))
     tilt_deg = float(np.degrees(np.arccos(np.clip(normal @ up, -1, 1))))
     count = share * len(points)
-    if share < MIN_SHARE or count < MIN_POINTS or below > MAX_BELOW:
+    most_below = max(MAX_BELOW, BELOW_OF_HELD * share)
+    if share < MIN_SHARE or count < MIN_POINTS or below > most_below:
         return None
     if above < 0.95 or tilt_deg > MAX_TILT_DEG:
         return None

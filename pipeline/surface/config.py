@@ -9,7 +9,7 @@ class MeshConfig(StageConfig):
     """Options of the stage `mesh`."""
 
     resolution: int = Field(
-        256, ge=32, le=2048, multiple_of=8, description="lattice cells along the region's diameter"
+        384, ge=32, le=2048, multiple_of=8, description="lattice cells along the region's diameter"
     )
     threshold: float = Field(
         0.0,

@@ -16,6 +16,9 @@ from flows.prefect_api import ask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = Path(__file__).with_name("small.yaml")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SHORT = ["--to", "matches", "--set", "sfm.threads=1"]
+WHOLE = ["--set", "sfm.threads=1"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ def refuse(*words: str | Path) -> Finished:
     finally:
         sys.argv = argv
     return Finished(code, said.getvalue())
+
+
+def command(photos: Path, out: Path, words: list[str]) -> list[str | Path]:
+    return ["run", photos, "-o", out, "--config", SMALL, *words]
 
 
 def until(true: Callable[[], object], seconds: float) -> None:

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from flows.terminal import make_console
 from pipeline.metrics.compare import compare_sources
 from stages.registry import STAGES
 from tests.flows.harness import SMALL, Finished, Porf, SmallCase, refuse
+from tests.flows.processes import left_over
 from tests.flows.test_scenarios import started_at, wait_for
 
 
@@ -100,7 +100,7 @@ def test_a_batch_that_is_asked_to_stop_lets_its_runs_save(
     record = BatchRecord.load(out)
     assert record
     assert record.runs[0].status == "interrupted"
-    assert processes_naming(str(out)) == []
+    assert left_over(out) == []
 
 
 def test_a_watched_case_that_fails_is_told_once(porf: Porf, tmp_path: Path) -> None:
@@ -118,23 +118,6 @@ def test_a_watched_case_that_fails_is_told_once(porf: Porf, tmp_path: Path) -> N
     assert "no images" not in porf(*words).text  # nothing has changed since
     (case / "3.jpg").write_bytes(b"nor this")
     assert "3.jpg" in porf(*words).text
-
-
-def processes_naming(text: str) -> list[str]:
-    """Command lines of living processes of ours that name a folder; waits a moment for none."""
-    for _ in range(20):
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except (OSError, UnicodeDecodeError):
-                continue
-            if text in words and ("stages.process" in words or "case_process" in words):
-                found.append(words)
-        if not found:
-            return []
-        time.sleep(0.5)
-    return found
 
 
 def test_folders_that_are_not_for_results(small_case: SmallCase, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 from flows.batch.page import THUMBNAILS, write_page
 from flows.batch.record import BatchRecord, RunResult
 from flows.case_folder import CaseFolder, RunRecord
-from tests.flows.harness import Porf
-from tests.flows.test_faults import ONE_THREAD, SHORT, clean, command, contents, made, pids, states
+from tests.flows.aftermath import clean, contents, made, states
+from tests.flows.harness import ONE_THREAD, SHORT, Porf, command
+from tests.flows.processes import stage_pids
 
 HOUR_S = 3600
 
@@ -43,7 +44,7 @@ def test_a_clock_that_jumps_during_a_run_and_after_it(
     own |= {"LD_PRELOAD": str(jumping), "CLOCK_OFFSET_FILE": str(offset)}
     words = command(photos_and_truth / "photos", out, SHORT)
     process = porf.start(*words, **own)
-    while not pids("stages.process", str(out)):
+    while not stage_pids(out):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     offset.write_text(str(jump_s))

@@ -4,8 +4,6 @@ import fcntl
 import os
 import random
 import shutil
-import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,57 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from flows.case_folder import CaseFolder
 from stages.registry import STAGES
-from tests.flows.harness import SMALL, Porf, SmallCase, refuse, until
-from tests.flows.test_batch import processes_naming
+from tests.flows.aftermath import clean, contents, made, so_far, states
+from tests.flows.harness import ONE_THREAD, SHORT, WHOLE, Porf, SmallCase, command, refuse, until
+from tests.flows.processes import children_of, kill, pids, stage_pids
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-SHORT = ["--to", "matches", "--set", "sfm.threads=1"]
-WHOLE = ["--set", "sfm.threads=1"]
 VICTIMS = {"command": 2, "stage": 2, "server": 1}
 """How often each is drawn; a server takes as long to start as some stages to compute."""
 KILLS_A_SEED = 10
 
 
-def command(photos: Path, out: Path, words: list[str]) -> list[str | Path]:
-    return ["run", photos, "-o", out, "--config", SMALL, *words]
-
-
-def contents(out: Path) -> dict[str, dict[str, str]]:
-    """SHA-256 of every file that every stage made; not of the report, which tells the time."""
-    return {
-        name: {path: file.sha256 for path, file in m.files.items() if path != "report.html"}
-        for name, m in CaseFolder(out).current_manifests().items()
-    }
-
-
-def pids(*words: str) -> list[int]:
-    """Living processes whose command lines hold all of these words."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if all(word in line for word in words):
-            found.append(int(entry.name))
-    return found
-
-
 def victims(kind: str, process: "subprocess.Popen[str]", out: Path, home: Path) -> list[int]:
     if kind == "stage":
-        return pids("stages.process", str(out))
+        return stage_pids(out)
     if kind == "server":
         return [child for pid in pids("flows.server", str(home)) for child in children_of(pid)]
     return [process.pid]
-
-
-def children_of(pid: int) -> list[int]:
-    try:
-        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def kill_at(
@@ -73,23 +36,10 @@ def kill_at(
     """Kill once the moment has come and there is something to kill; False if it ended before."""
     began = time.monotonic()
     while process.poll() is None:
-        if time.monotonic() - began >= after_s:
-            targets = victims(kind, process, out, home)
-            for pid in targets:
-                os.kill(pid, signal.SIGKILL)
-            if targets:
-                return True
+        if time.monotonic() - began >= after_s and kill(victims(kind, process, out, home)):
+            return True
         time.sleep(0.02)
     return False
-
-
-def clean(out: Path) -> None:
-    """No process of ours, no lock and no scaffolding is left."""
-    assert processes_naming(str(out)) == []
-    store = CaseFolder(out).store
-    keys = CaseFolder(out).load_record().keys
-    assert not any(store.is_locked(name, key) for name, key in keys.items())
-    assert list((store.root / "store").glob("*/.*")) == []
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +86,8 @@ def test_a_server_that_dies_is_started_again_under_the_run(
     words = command(photos_and_truth / "photos", tmp_path / "out", SHORT)
     own = {**ONE_THREAD, "PORF_HOME": str(tmp_path / "home")}
     process = porf.start(*words, **own)
-    until(lambda: pids("stages.process", str(tmp_path)), 600)
-    for pid in victims("server", process, tmp_path / "out", tmp_path / "home"):
-        os.kill(pid, signal.SIGKILL)
+    until(lambda: stage_pids(tmp_path), 600)
+    kill(victims("server", process, tmp_path / "out", tmp_path / "home"))
     text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert "Traceback" not in text
@@ -224,24 +173,6 @@ def test_fifty_kills(photos_and_truth: Path, whole: Undisturbed, tmp_path: Path,
     print(f"{time.strftime('%H:%M:%S')} seed {seed}: finished, byte-identical", flush=True)
 
 
-def made(out: Path) -> dict[str, str]:
-    """When each stage's results in the store were made."""
-    store = CaseFolder(out).store
-    return {
-        f"{n} {m.key}": f"{m.started_at}/{m.wall_s}" for n in STAGES for m in store.manifests(n)
-    }
-
-
-def so_far(out: Path) -> str:
-    return ", ".join(name.split()[0] for name in made(out)) or "nothing"
-
-
-def states(home: Path) -> set[str]:
-    """States of all runs in the database of that home's server."""
-    with sqlite3.connect(f"file:{home}/prefect/prefect.db?mode=ro", uri=True, timeout=60) as file:
-        return {row[0] for row in file.execute("select distinct state_type from flow_run")}
-
-
 def test_a_killed_command_does_not_stay_running(
     porf: Porf, photos_and_truth: Path, tmp_path: Path
 ) -> None:
@@ -252,7 +183,7 @@ def test_a_killed_command_does_not_stay_running(
 
     before = {run["id"] for run in porf.ask("flow_runs/filter", {})}
     process = porf.start(*command(photos_and_truth / "photos", tmp_path / "out", SHORT))
-    until(lambda: latest_state() == "RUNNING" and pids("stages.process", str(tmp_path)), 300)
+    until(lambda: latest_state() == "RUNNING" and stage_pids(tmp_path), 300)
     process.kill()
     process.communicate()
     until(lambda: latest_state() == "CRASHED", 120)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.harness import Porf, SmallCase, until
-from tests.flows.test_batch import processes_naming
+from tests.flows.processes import left_over
 from tests.sfm.box_scene import write_box_photos
 
 VIEWS = 14
@@ -75,7 +75,7 @@ def test_sfm_can_be_interrupted_and_goes_on(
     print(f"ended {time.monotonic() - signalled:.1f} s after the signal")
     assert process.returncode == 130, text
     assert "Traceback" not in text
-    assert processes_naming(str(out)) == []
+    assert left_over(out) == []
     locks = [Path(at) / name for at, _, names in os.walk(out) for name in names if "lock" in name]
     assert locks
     assert all(_free(lock) for lock in locks)

@@ -1,9 +1,7 @@
 """What users go through: reruns, changed options, deleted files, kills, runs at the same time."""
 
 import json
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from pipeline.formats.poses import load_pose_text
 from pipeline.formats.views import load_views
 from stages.registry import STAGES
 from tests.flows.harness import SMALL, Finished, Porf, SmallCase
+from tests.flows.processes import kill, stage_pids
 
 ALL = list(STAGES)
 
@@ -123,13 +122,12 @@ def wait_for(folder: Path, pattern: str, seconds: float = 240) -> Path:
 def test_kill_9_in_training_and_the_same_command_resumes(porf: Porf, small_case: SmallCase) -> None:
     slow = ["--set", "train.steps=400", "--set", "train.checkpoint_every=20"]
     process = porf.start("run", small_case.photos, "-o", small_case.out, "--config", SMALL, *slow)
-    hidden = small_case.folder.hidden
-    checkpoint = wait_for(hidden / "work" / "train", "*/checkpoint.pt")
+    wait_for(small_case.folder.hidden / "work" / "train", "*/checkpoint.pt")
     process.kill()
     process.wait()
     time.sleep(1)
     assert "interrupted" in porf("status", small_case.out).text
-    assert _stage_processes(checkpoint.parent) == []
+    assert stage_pids(small_case.out) == []
     finished = porf("run", small_case.photos, "-o", small_case.out, "--config", SMALL, *slow)
     assert finished.code == 0, finished.text
     assert "continues where it was interrupted" in finished.text
@@ -143,9 +141,8 @@ def test_a_killed_stage_process_is_retried_in_the_same_run(
 ) -> None:
     slow = ["--set", "train.steps=400", "--set", "train.checkpoint_every=20"]
     process = porf.start("run", small_case.photos, "-o", small_case.out, "--config", SMALL, *slow)
-    work = wait_for(small_case.folder.hidden / "work" / "train", "*/checkpoint.pt").parent
-    for pid in _stage_processes(work):
-        os.kill(pid, signal.SIGKILL)
+    wait_for(small_case.folder.hidden / "work" / "train", "*/checkpoint.pt")
+    assert kill(stage_pids(small_case.out))
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
     assert "SIGKILL" in text
@@ -228,15 +225,3 @@ def test_prefect_keeps_progress_the_report_and_the_metrics(
     assert "data:image/png;base64" in artifacts["report"]["data"]
     assert artifacts["metrics"]["type"] == "table"
     assert float(artifacts["train-progress"]["data"]) == 100
-
-
-def _stage_processes(work: Path) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"stages.process" in command and str(work).encode() in command:
-            found.append(int(entry.name))
-    return found

@@ -1,16 +1,8 @@
 """A real server, deployments, and a real worker on a small case."""
 
-import base64
-import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,17 +11,12 @@ import pytest
 
 from flows.remote.deploy import RULES
 from flows.remote.places import POOLS
-from tests.flows.harness import SMALL, Porf, SmallCase, until
-from tests.flows.test_faults import ONE_THREAD, SHORT, clean, contents, made, pids
+from tests.flows.aftermath import clean, contents, made
+from tests.flows.harness import ONE_THREAD, SHORT, SMALL, Porf, SmallCase, until
+from tests.flows.processes import kill, pids, stage_pids
+from tests.flows.services import free_port, postgres, run_id, running_service, states_by_id
 
 GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
-RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
-
-
-def run_id(text: str) -> str:
-    found = RUN_ID.search(text)
-    assert found, text
-    return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -122,58 +109,6 @@ def test_a_run_of_a_terminal_cannot_be_cancelled_from_elsewhere(
     assert "terminal" in refused.text
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Postgres:
-    """A Postgres of its own; `url` is its address as SQLAlchemy writes it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self._as_user: list[str] = []
-        if os.geteuid() == 0:  # it refuses to run as root
-            shutil.chown(folder, "nobody")
-            self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        data = str(folder / "data")
-        make = [*self._as_user, "initdb", "-D", data, "-U", "prefect", "-A", "trust"]
-        subprocess.run(make, check=True, cwd="/", capture_output=True)
-        self.url = f"postgresql+asyncpg://prefect:unused@127.0.0.1:{self._port}/postgres"
-
-    def start(self) -> None:
-        data, port = str(self._folder / "data"), str(self._port)
-        run = [*self._as_user, "postgres", "-D", data, "-p", port, "-k", str(self._folder)]
-        self._server = subprocess.Popen(run, cwd="/", stderr=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        """kill -9 of all its processes."""
-        mother = psutil.Process(self._server.pid)
-        for process in [mother, *mother.children(recursive=True)]:
-            process.kill()
-        self._server.wait()
-
-    def stop(self) -> None:
-        self._server.terminate()
-        self._server.wait(60)
-
-
-@contextmanager
-def postgres() -> Iterator[Postgres]:
-    """A running one."""
-    if not (shutil.which("initdb") and shutil.which("postgres")):
-        pytest.skip("no Postgres here")
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    database = Postgres(folder)
-    database.start()
-    try:
-        yield database
-    finally:
-        database.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def service(porf: Porf, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Porf]:
     """A server of its own, as `porf server` runs it, with a password."""
@@ -183,43 +118,6 @@ def service(porf: Porf, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
             url = stack.enter_context(postgres()).url
             database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
         yield stack.enter_context(running_service(porf, tmp_path, database))
-
-
-@contextmanager
-def running_service(
-    porf: Porf, tmp_path: Path, more: dict[str, str], port: int | None = None
-) -> Iterator[Porf]:
-    port = port or free_port()
-    env = {
-        **porf.env,
-        **more,
-        "PORF_HOME": str(tmp_path / "home"),
-        "PREFECT_SERVER_API_AUTH_STRING": "porf:secret",
-        "PREFECT_API_AUTH_STRING": "porf:secret",
-    }
-    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
-        env.pop(name, None)
-    own = Porf(env, f"http://127.0.0.1:{port}/api")
-    log = tmp_path / "server.log"
-    process = own.start("server", "--port", str(port), log=log)
-    try:
-        _wait_healthy(own.api_url, process, log)
-        yield own
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-
-
-def _wait_healthy(url: str, process: "subprocess.Popen[str]", log: Path) -> None:
-    for _ in range(1200):
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.25)
-    raise AssertionError("the server did not start")
 
 
 @pytest.mark.slow
@@ -293,7 +191,7 @@ def test_a_killed_worker_loses_no_result(
         health = free_port()
         words = ("worker", "--limit", "1", "--health-port", str(health))
         worker = service.start(*words, log=tmp_path / "worker.log", **ONE_THREAD)
-        until(lambda: made(out) and pids("stages.process", str(out)), 900)
+        until(lambda: made(out) and stage_pids(out), 900)
         answer = httpx.get(f"http://127.0.0.1:{health}/health", timeout=60)
         assert answer.status_code == 200
         below = psutil.Process(worker.pid).children(recursive=True)
@@ -322,9 +220,8 @@ def test_a_server_that_is_killed_and_comes_back_under_a_run(
     with running_service(porf, tmp_path, {}, port) as first:
         there = {**ONE_THREAD, "PREFECT_API_URL": first.api_url}
         process = first.start("run", photos, *SHORT, "-o", out, **there)
-        until(lambda: pids("stages.process", str(out)), 600)
-        for pid in pids("flows.cli", "server", f"--port {port}"):
-            os.kill(pid, signal.SIGKILL)
+        until(lambda: stage_pids(out), 600)
+        kill(pids("flows.cli", "server", f"--port {port}"))
     time.sleep(5)
     with running_service(porf, tmp_path, {}, port) as second:
         text, _ = process.communicate(timeout=900)
@@ -332,11 +229,3 @@ def test_a_server_that_is_killed_and_comes_back_under_a_run(
         assert "Traceback" not in text
         assert set(states_by_id(second).values()) == {"COMPLETED"}
     clean(out)
-
-
-def states_by_id(service: Porf) -> dict[str, str]:
-    """Every run's state."""
-    headers = {"Authorization": "Basic " + base64.b64encode(b"porf:secret").decode()}
-    url = f"{service.api_url}/flow_runs/filter"
-    runs = httpx.post(url, json={}, headers=headers, timeout=60).json()
-    return {run["id"]: run["state_type"] for run in runs}

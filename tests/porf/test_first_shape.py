@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.geometry.cameras import look_at, pixel_rays
+from pipeline.porf import closer_look, depth_maps
 from pipeline.porf.anchors import Anchors, anchor_loss
 from pipeline.porf.closer_look import look_closer, traced, with_closer
 from pipeline.porf.config import GridConfig, LookConfig, StereoConfig, TrainConfig
+from pipeline.porf.depth_maps import DepthMaps, confirmed
 from pipeline.porf.epipolar import MatchTable
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.first_shape import collect_anchors, fit_to_anchors
@@ -18,8 +20,6 @@ from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.semi_global import aggregated
 from pipeline.porf.stereo import (
-    DepthMaps,
-    confirmed,
     neighbours,
     spread_views,
     sweep,
@@ -301,3 +301,33 @@ def test_a_closer_look_removes_what_it_looks_through(ball: tuple[StereoViews, ND
         old = Anchors(views.c2w[3, :3, 3].expand_as(seen), seen, 2)
         renewed = with_closer(old, views, maps, [good], 0.01)
         assert len(renewed) == int(good.sum()) * (1 + stay)
+
+
+def test_sight_is_the_same_compiled_and_in_torch(
+    ball: tuple[StereoViews, NDArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rays meet the surface, what is confirmed, and which anchors are refuted."""
+    views, true = ball
+    distances = _ball_distances(0.97 * RADIUS)
+    seen = [torch.from_numpy(depth).float().nan_to_num(posinf=50.0) for depth in true]
+    shift = 0.02 * torch.sin(torch.arange(WIDTH) * 0.7)  # some are confirmed, some are not
+    maps = DepthMaps(list(range(7)), [d + shift * (i % 3) for i, d in enumerate(seen)], seen)
+    points = 0.98 * maps.points(views)[2].reshape(-1, 3)
+    some = Anchors(views.c2w[2, :3, 3].expand_as(points), points, 2)
+
+    def all_of_it() -> list[Tensor]:
+        depth, hit = traced(distances, views, 3)
+        good = confirmed(views, maps, OPTIONS)
+        kept = with_closer(some, views, maps, good, 0.01)
+        return [depth * hit, hit, *good, kept.lines]
+
+    compiled = all_of_it()
+    with monkeypatch.context() as patch:
+        for module in (closer_look, depth_maps):
+            patch.setattr(module, "serves", lambda tensor: False)
+        in_torch = all_of_it()
+    assert 100 < compiled[2].sum() < compiled[2].numel() - 100
+    torch.testing.assert_close(compiled[0], in_torch[0], atol=2e-4, rtol=0)
+    for ours, theirs in zip(compiled[1:-1], in_torch[1:-1], strict=True):
+        assert (ours == theirs).float().mean() > 0.998  # but where a pixel's edge is met
+    assert len(compiled[-1]) == pytest.approx(len(in_torch[-1]), rel=0.002)

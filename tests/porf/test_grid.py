@@ -150,3 +150,17 @@ def test_points_that_are_not_numbers_stay_inside_the_table() -> None:
     ):
         finite = values.isfinite().all(1)
         assert finite.tolist() == [True, True, True, False, True, True, True, True]
+
+
+def test_gradients_of_several_evaluations_add_up() -> None:
+    """Where kernels add to `.grad` themselves, as by autograd; after zeroing and anew."""
+    grid = HashGrid((4, 9), 2, 6, torch.Generator().manual_seed(3))
+    points = [some_points(20, extent=0.9) for _ in range(2)]
+    for _ in range(2):
+        sum((grid(x) ** 2).sum() for x in points).backward()
+        double = HashGrid((4, 9), 2, 6, None).double()
+        double.load_state_dict({k: v.double() for k, v in grid.state_dict().items()})
+        sum((double(x.double()) ** 2).sum() for x in points).backward()
+        assert grid.table.grad is not None
+        torch.testing.assert_close(grid.table.grad.double(), double.table.grad)
+        grid.zero_grad(set_to_none=False)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.porf.closer_look import look_closer
 from pipeline.porf.config import LookConfig, StereoConfig, TrainConfig
-from pipeline.porf.stereo import confirmed, sweep
+from pipeline.porf.depth_maps import confirmed
+from pipeline.porf.stereo import sweep
 from pipeline.porf.stereo_views import StereoViews, stereo_views
 from pipeline.porf.trainer import train
 from pipeline.progress import NullProgress

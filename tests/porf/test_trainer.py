@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from pipeline.errors import InputError, TrainingDiverged
 from pipeline.formats.idr import load_idr_cameras
@@ -228,7 +229,7 @@ def test_every_field_trains_with_every_pose_model(
 
 
 def test_model_of_another_version_is_refused(tiny: TinyCase, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no trained model"):
+    with pytest.raises(InputError, match="no trained surface"):
         load_trained(tmp_path)
     torch.save({"format": 99}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="format 99"):
@@ -236,3 +237,18 @@ def test_model_of_another_version_is_refused(tiny: TinyCase, tmp_path: Path) -> 
     (tmp_path / "model.pt").write_bytes(b"not a model")
     with pytest.raises(InputError, match="cannot be read"):
         load_trained(tmp_path)
+
+
+def test_without_steps_cameras_come_from_matches_alone(tiny: TinyCase, tmp_path: Path) -> None:
+    result = train(tiny.case, options(steps=0), tmp_path / "out", tmp_path / "work")
+    before = mean_rotation_error_deg(tiny.case.cameras.c2w, tiny.true_c2w_world)
+    after = mean_rotation_error_deg(result.cameras.c2w, tiny.true_c2w_world)
+    assert after < 0.5 * before
+    assert result.accepted in ("adjusted", "epipolar")
+    exported = load_idr_cameras(tmp_path / "out" / "cameras_refine_porf.npz")
+    np.testing.assert_allclose(exported.c2w, result.cameras.c2w, atol=1e-6)
+    with pytest.raises(InputError, match="no trained surface") as told:
+        load_trained(tmp_path / "out")
+    assert "train.steps above 0" in str(told.value.hint)
+    with pytest.raises(ValidationError, match="steps must be > 0"):
+        options(steps=0, surface={"mode": "second_stage"})

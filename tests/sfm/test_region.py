@@ -189,6 +189,16 @@ def test_a_plane_through_the_object_is_no_ground() -> None:
     assert find_ground(crossed, _ring().centres, UP, 3.0, rng) is None
 
 
+def test_a_ground_that_mirrors_the_object_is_one() -> None:
+    """A tenth of the points beneath a plane that holds nearly all the others."""
+    rng = np.random.default_rng(0)
+    mirrored = np.random.default_rng(1).uniform([-0.4, -0.4, -0.7], [0.4, 0.4, -0.1], (90, 3))
+    scene = np.concatenate([_table(), mirrored])
+    ground = find_ground(scene, _ring().centres, UP, 3.0, rng)
+    assert ground is not None
+    assert ground.normal @ UP > 0.999
+
+
 def test_the_same_seed_gives_the_same_region() -> None:
     scene = _points(np.concatenate([_object(), _table()]))
     first, second = (find_region(_ring(), scene, [], seed=7) for _ in range(2))
