@@ -295,7 +295,7 @@ class TrainConfig(StageConfig):
         255, description="8-bit colours are divided by this (the original: 256)"
     )
     use_masks: bool = Field(True, description="train the object alone where the case has masks")
-    mask_weight: float = Field(0.1, ge=0, description="weight of the silhouette, with masks")
+    mask_weight: float = Field(0.03, ge=0, description="weight of the silhouette, with masks")
     heldout_blocks: float = Field(
         0.02, ge=0, le=0.5, description="share of 16×16 pixel blocks never trained on, for PSNR"
     )

@@ -21,6 +21,9 @@ from pipeline.porf.rays import ChunkedFieldModel, FieldModel, RayBatch, RenderOu
 from pipeline.porf.schedule import warmup_cosine
 
 _OPACITY_MARGIN = 1e-3
+_OPAQUE = 0.9
+"""On the object, rays this opaque are left alone: to ask for more would bring surfaces forward, out
+of hollows whose soft surfaces are not opaque yet."""
 
 
 class JointTraining:
@@ -221,7 +224,8 @@ class JointTraining:
         for name, weight in self.regularisers.items():
             loss = loss + weight * output.regularisers[name]
         if batch.mask is not None:
-            opacity = output.opacity.clamp(_OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
+            most = torch.where(batch.mask > 0, _OPAQUE, 1 - _OPACITY_MARGIN)
+            opacity = output.opacity.clamp(min=_OPACITY_MARGIN).minimum(most)
             silhouette = F.binary_cross_entropy(opacity, batch.mask, weight=batch.trained)
             loss = loss + self.config.mask_weight * silhouette
         return loss, color
