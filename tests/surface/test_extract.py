@@ -52,10 +52,13 @@ def test_blocks_are_joined_without_seams():
     assert mesh.body_count == 2
 
 
-def test_far_fewer_evaluations_than_the_dense_grid():
-    found = extract_mesh(sphere(), 256)
-    assert found.dense_evaluations == 257**3
-    assert found.evaluations * 8 < found.dense_evaluations
+@pytest.mark.parametrize(
+    ("resolution", "times"), [(256, 8), pytest.param(512, 10, marks=pytest.mark.slow)]
+)
+def test_far_fewer_evaluations_than_the_dense_grid(resolution, times):
+    found = extract_mesh(sphere(), resolution)
+    assert found.dense_evaluations == (resolution + 1) ** 3
+    assert found.evaluations * times < found.dense_evaluations
 
 
 def test_normals_point_outward_and_the_volume_is_right():
