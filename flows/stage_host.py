@@ -2,7 +2,6 @@
 
 import atexit
 import contextvars
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 from flows.child_process import start_module
 from stages.host import PARENT, StageOrder
-from stages.process import EVENT_MARK
+from stages.process import event_of
 
 _GRACE_S = 20.0
 """Time to save a checkpoint after SIGTERM."""
@@ -125,11 +124,10 @@ class RunningStage:
         assert self._host.stdout
         for raw in self._host.stdout:
             line = raw.rstrip()
-            if not line.startswith(EVENT_MARK):
+            event = event_of(line)
+            if event is None:
                 self._listen(line)
-                continue
-            event = json.loads(line[len(EVENT_MARK) :])
-            if event["kind"] == "began":
+            elif event["kind"] == "began":
                 self._pid = event["pid"]
             elif event["kind"] == "ended":
                 return int(event["code"])

@@ -137,8 +137,20 @@ def _refuse(request: StageRequest, error: PorfError) -> int:
 
 
 def emit(**event: Any) -> None:
-    """Tell the parent."""
-    print(EVENT_MARK + json.dumps(event), flush=True)
+    """Tell the parent, in one write: native libraries print into the same pipe."""
+    sys.stdout.write(f"{EVENT_MARK}{json.dumps(event)}\n")
+    sys.stdout.flush()
+
+
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that a line tells, as `emit` wrote it; None where it is anything else."""
+    if not line.startswith(EVENT_MARK):
+        return None
+    try:
+        event = json.loads(line[len(EVENT_MARK) :])
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
 
 
 def end_with_parent(parent: int) -> None:

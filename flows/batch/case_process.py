@@ -1,9 +1,9 @@
 """Runs of a batch, one after the other: `python -m flows.batch.case_process LOGS`.
 
 Every line of standard input names, as a JSON string, a file with the order for a run. What happens
-goes to standard output as lines of JSON after `EVENT_MARK`; a run's last one says how it ended. To
-load Prefect takes longer than a small stage, so a process serves several runs. It ends with the
-batch; LOGS only tells people, and `ps`, whose it is.
+goes to standard output as `emit` writes it; a run's last event says how it ended. To load Prefect
+takes longer than a small stage, so a process serves several runs. It ends with the batch; LOGS only
+tells people, and `ps`, whose it is.
 """
 
 import json
@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -21,7 +20,7 @@ from flows.preflight.check import check_run
 from flows.request import RunRequest, open_run
 from flows.stage_host import close_idle
 from pipeline.errors import PorfError
-from stages.process import EVENT_MARK, EventProgress, end_with_parent
+from stages.process import EventProgress, emit, end_with_parent
 
 PARENT = "PORF_BATCH_PROCESS"
 """Variable with the process id of the batch."""
@@ -46,19 +45,19 @@ class EventReporter:
 
     def stage_starts(self, stage: str, reasons: list[str]) -> None:
         """See `RunReporter`."""
-        _emit(kind="starts", stage=stage, reasons=reasons)
+        emit(kind="starts", stage=stage, reasons=reasons)
 
     def stage_cached(self, stage: str) -> None:
         """See `RunReporter`."""
-        _emit(kind="cached", stage=stage)
+        emit(kind="cached", stage=stage)
 
     def stage_done(self, stage: str, wall_s: float, warnings: list[str]) -> None:
         """See `RunReporter`."""
-        _emit(kind="done", stage=stage, wall_s=wall_s, warnings=warnings)
+        emit(kind="done", stage=stage, wall_s=wall_s, warnings=warnings)
 
     def stage_failed(self, stage: str, message: str) -> None:
         """See `RunReporter`."""
-        _emit(kind="say", stage=stage, text=message, warning=True)
+        emit(kind="say", stage=stage, text=message, warning=True)
 
     def advance(
         self, stage: str, phase: str, done: int, total: int, figures: dict[str, float]
@@ -68,7 +67,7 @@ class EventReporter:
 
     def say(self, stage: str, text: str, warning: bool = False) -> None:
         """See `RunReporter`."""
-        _emit(kind="say", stage=stage, text=text, warning=warning)
+        emit(kind="say", stage=stage, text=text, warning=warning)
 
 
 def main() -> None:
@@ -80,7 +79,7 @@ def main() -> None:
         for line in sys.stdin:
             _perform(CaseOrder.model_validate_json(Path(json.loads(line)).read_bytes()))
     except KeyboardInterrupt:
-        _emit(kind="ended", status="interrupted", message="interrupted", hint=None)
+        emit(kind="ended", status="interrupted", message="interrupted", hint=None)
         os._exit(130)  # Prefect's threads may not hold up the end
     close_idle()
     os._exit(0)
@@ -92,9 +91,9 @@ def _perform(order: CaseOrder) -> None:
     except PorfError as error:
         failure = error
     if failure is None:
-        _emit(kind="ended", status="done", message="", hint=None)
+        emit(kind="ended", status="done", message="", hint=None)
     else:
-        _emit(kind="ended", status="failed", message=failure.message, hint=failure.hint)
+        emit(kind="ended", status="failed", message=failure.message, hint=failure.hint)
 
 
 def _run(order: CaseOrder) -> PorfError | None:
@@ -106,10 +105,6 @@ def _run(order: CaseOrder) -> PorfError | None:
     check_run(request, folder, choice, external)
     with reporting(EventReporter()):
         return run_flow(request)
-
-
-def _emit(**event: Any) -> None:
-    print(EVENT_MARK + json.dumps(event), flush=True)
 
 
 if __name__ == "__main__":

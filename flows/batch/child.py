@@ -13,7 +13,7 @@ from typing import Any
 from flows.batch.case_process import PARENT, CaseOrder
 from flows.child_process import start_module
 from pipeline.store.files import write_text
-from stages.process import EVENT_MARK
+from stages.process import event_of
 
 Event = tuple[str, dict[str, Any]]
 """Name of the run, and what happened."""
@@ -87,23 +87,13 @@ class CaseProcess:
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            event = _event(line)
+            event = event_of(line)
             if event is not None:
                 self._events.put((self._name, event))
             elif self._name:
                 with suppress(OSError), self.log_path.open("a", encoding="utf-8") as log:
                     log.write(line)
         self._events.put((self._name, {"kind": "closed", "process": self}))
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    if not line.startswith(EVENT_MARK):
-        return None
-    try:
-        event = json.loads(line[len(EVENT_MARK) :])
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "kind" in event else None
 
 
 def thread_environment(threads: int) -> dict[str, str]:

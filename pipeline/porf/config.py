@@ -283,7 +283,9 @@ class TrainConfig(StageConfig):
         "all_views", description="pixels of all views mixed, or of one view a step (the original)"
     )
     rays_near_object: bool = Field(
-        True, description="pixels from where a view sees the unit sphere; false = whole views"
+        True,
+        description="pixels from where a view sees the unit sphere, with masks from around the "
+        "object; false = whole views",
     )
     max_image_side: int = Field(
         0, ge=0, description="larger images are reduced to this many pixels; 0 = full size"

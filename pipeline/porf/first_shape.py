@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.porf.anchors import Anchors, anchor_loss, triangulate_anchors
 from pipeline.porf.closer_look import look_closer, with_closer
+from pipeline.porf.compiled import serves
 from pipeline.porf.config import LookConfig, StereoConfig, TrainConfig
 from pipeline.porf.depth_maps import DepthMaps, confirmed
 from pipeline.porf.epipolar import MatchTable
@@ -22,6 +23,7 @@ from pipeline.porf.stereo_views import StereoViews, stereo_views
 from pipeline.progress import Progress
 
 _MAX_ANCHORS = 400_000
+_LEAST_EMPTY_LINES = 20_000  # enough to carve the masks' hull where nothing else is known
 _BATCH = 2048
 _BAKED_PER_CACHED = 2
 """Rays look for the surface in a grid of distances this much finer than the renderer's cache."""
@@ -135,8 +137,8 @@ def collect_anchors(
         covered = _mask_cover(observations, views)
         found.append(_stereo_anchors(views, maps, config.stereo, covered))
         if covered is not None:
-            # as many as there are surface points, not many more: a step draws few of them all
-            surface = sum(len(anchors) for anchors in found)
+            # no more than surface points, where there are many: a step draws few of them all
+            surface = max(sum(len(anchors) for anchors in found), _LEAST_EMPTY_LINES)
             found.append(_empty_lines(views, covered).limited(surface, generator))
     lines = [anchors.lines for anchors in found if len(anchors)]
     if not lines:
@@ -220,7 +222,7 @@ def fit_to_anchors(
         others = surface.sdf(torch.cat([draw.free, draw.behind]))
         eikonal = ((gradient.norm(dim=1) - 1) ** 2).mean()
         loss = anchor_loss(draw, sdf[:_BATCH], *others.chunk(2)) + _EIKONAL_WEIGHT * eikonal
-        optimiser.zero_grad(set_to_none=False)
+        optimiser.zero_grad(set_to_none=not serves(draw.surface))
         loss.backward()
         optimiser.step()
         if (step + 1) % _REPORT_EVERY == 0 or step + 1 == steps:

@@ -28,7 +28,7 @@ def _row(ix, iy, iz, resolution, start, entries):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _cell(coordinate, resolution):  # type: ignore[no-untyped-def]
+def cell(coordinate, resolution):  # type: ignore[no-untyped-def]
     """Cell index and fraction along one axis; coordinates beyond [-1, 1] stick to the border."""
     clamped = min(max(coordinate, -_ONE), _ONE)
     scaled = (clamped + _ONE) * (_HALF * np.float32(resolution - 1))
@@ -44,9 +44,9 @@ def interpolate(table, x, resolution, start, entries, channels, value, jacobian)
     for n in prange(x.shape[0]):
         for level in range(len(resolution)):
             r, s, t = resolution[level], start[level], entries[level]
-            ix, fx = _cell(x[n, 0], r)
-            iy, fy = _cell(x[n, 1], r)
-            iz, fz = _cell(x[n, 2], r)
+            ix, fx = cell(x[n, 0], r)
+            iy, fy = cell(x[n, 1], r)
+            iz, fz = cell(x[n, 2], r)
             gx, gy, gz = _ONE - fx, _ONE - fy, _ONE - fz
             i000, i001 = _row(ix, iy, iz, r, s, t), _row(ix, iy, iz + 1, r, s, t)
             i010, i011 = _row(ix, iy + 1, iz, r, s, t), _row(ix, iy + 1, iz + 1, r, s, t)
@@ -85,9 +85,9 @@ def interpolate_value(table, x, resolution, start, entries, channels, value):  #
     for n in prange(x.shape[0]):
         for level in range(len(resolution)):
             r, s, t = resolution[level], start[level], entries[level]
-            ix, fx = _cell(x[n, 0], r)
-            iy, fy = _cell(x[n, 1], r)
-            iz, fz = _cell(x[n, 2], r)
+            ix, fx = cell(x[n, 0], r)
+            iy, fy = cell(x[n, 1], r)
+            iz, fz = cell(x[n, 2], r)
             for c in range(width):
                 value[n, level * width + c] = np.float32(0)
             for corner in range(8):
@@ -110,9 +110,9 @@ def scatter(x, resolution, start, entries, channels, grad_value, grad_jacobian, 
         r, s, t = resolution[level], start[level], entries[level]
         per_unit = _HALF * np.float32(r - 1)
         for n in range(x.shape[0]):
-            ix, fx = _cell(x[n, 0], r)
-            iy, fy = _cell(x[n, 1], r)
-            iz, fz = _cell(x[n, 2], r)
+            ix, fx = cell(x[n, 0], r)
+            iy, fy = cell(x[n, 1], r)
+            iz, fz = cell(x[n, 2], r)
             for corner in range(8):
                 dx, dy, dz = corner >> 2, (corner >> 1) & 1, corner & 1
                 wx, wy, wz = (
@@ -142,9 +142,9 @@ def scatter_value(x, resolution, start, entries, channels, grad_value, grad_tabl
     for level in prange(len(resolution)):
         r, s, t = resolution[level], start[level], entries[level]
         for n in range(x.shape[0]):
-            ix, fx = _cell(x[n, 0], r)
-            iy, fy = _cell(x[n, 1], r)
-            iz, fz = _cell(x[n, 2], r)
+            ix, fx = cell(x[n, 0], r)
+            iy, fy = cell(x[n, 1], r)
+            iz, fz = cell(x[n, 2], r)
             for corner in range(8):
                 dx, dy, dz = corner >> 2, (corner >> 1) & 1, corner & 1
                 weight = (fx if dx else _ONE - fx) * (fy if dy else _ONE - fy)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import TrainingDiverged
 from pipeline.porf.anchors import Anchors
+from pipeline.porf.compiled import serves
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.epipolar import MatchTable, epipolar_loss
 from pipeline.porf.fast_renderer import GridModel
@@ -102,7 +103,8 @@ class JointTraining:
         epipolar = self._epipolar(c2w, view) if moving else c2w.new_zeros(())
         batch = self.observations.draw(config.rays, view, self.generator)
         rays = camera_rays(c2w, self.observations.K_inv, batch.view, batch.xy_px)
-        self.optimiser.zero_grad(set_to_none=False)  # a large table's gradient stays where it is
+        # Kernels keep a large table's gradient where it is; elsewhere the first one is taken over.
+        self.optimiser.zero_grad(set_to_none=not serves(self.running))
         if self.pose_optimiser is not None:
             self.pose_optimiser.zero_grad(set_to_none=True)
         output, loss, color = self._differentiate(rays, batch, epipolar)

@@ -102,7 +102,7 @@ class TrainingLoop:
 
     @property
     def rate(self) -> float:
-        """Steps a second since this process began to train."""
+        """Steps a second since the loop was made."""
         passed_s = time.monotonic() - self.started
         return (self.joint.step - self.started_step) / max(1e-9, passed_s)
 

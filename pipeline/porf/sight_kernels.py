@@ -9,6 +9,7 @@ import numpy as np
 from numba import prange
 
 from pipeline.porf.compiled import inlined, parallel
+from pipeline.porf.grid_kernels import cell
 
 _CLOSE_ENOUGH = np.float32(1e-5)
 _LEAST_Z = np.float32(1e-6)
@@ -16,19 +17,11 @@ _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
 
 @inlined
-def _cell(coordinate, size):  # type: ignore[no-untyped-def]
-    """Vertex before a coordinate in [-1, 1], and the fraction after it."""
-    scaled = (min(max(coordinate, -_ONE), _ONE) + _ONE) * (_HALF * np.float32(size - 1))
-    index = min(np.int64(scaled), size - 2)
-    return index, scaled - np.float32(index)
-
-
-@inlined
 def _distance(grid, x, y, z):  # type: ignore[no-untyped-def]
     """Trilinear, of a grid (N, N, N) over [-1, 1]³ that is indexed x, y, z."""
-    i, u = _cell(x, grid.shape[0])
-    j, v = _cell(y, grid.shape[1])
-    k, w = _cell(z, grid.shape[2])
+    i, u = cell(x, grid.shape[0])
+    j, v = cell(y, grid.shape[1])
+    k, w = cell(z, grid.shape[2])
     near = (
         (grid[i, j, k] * (_ONE - w) + grid[i, j, k + 1] * w) * (_ONE - v)
         + (grid[i, j + 1, k] * (_ONE - w) + grid[i, j + 1, k + 1] * w) * v

@@ -346,7 +346,9 @@ class _Training:
 
     def _accept_last(self, joint: JointTraining) -> None:
         """Without a step at which cameras settle, the last ones are taken."""
-        if self._refines and joint.fixed_c2w is None and self._trains_surface:
+        if not self._trains_surface:
+            joint.fix_poses(self._candidate(self.accepted).c2w)
+        elif self._refines and joint.fixed_c2w is None:
             self.candidates.append(self._judge("joint", joint.current_c2w()))
             self.accepted = "joint"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.child_process import start_module
+from stages.process import EVENT_MARK, event_of
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
@@ -18,3 +19,9 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(
     process = start_module("tells", tmp_path, {"PYTHONPATH": str(tmp_path)})
     told, _ = process.communicate(timeout=60)
     assert told.strip() == expected
+
+
+def test_a_garbled_event_is_a_line_like_any_other() -> None:
+    assert event_of(EVENT_MARK + '{"kind": "done", "wall_s": 1}') == {"kind": "done", "wall_s": 1}
+    for line in ("text", EVENT_MARK, EVENT_MARK + '{"kind": "do', EVENT_MARK + "[1]"):
+        assert event_of(line) is None

@@ -331,3 +331,13 @@ def test_sight_is_the_same_compiled_and_in_torch(
     for ours, theirs in zip(compiled[1:-1], in_torch[1:-1], strict=True):
         assert (ours == theirs).float().mean() > 0.998  # but where a pixel's edge is met
     assert len(compiled[-1]) == pytest.approx(len(in_torch[-1]), rel=0.002)
+
+
+def test_a_grid_that_is_no_number_does_no_harm() -> None:
+    """Large enough that a row outside of it would not be the process's own."""
+    grid = torch.full((1, 1, 144, 144, 144), torch.nan)
+    rays = torch.nn.functional.normalize(torch.randn(200, 3), dim=1)
+    ends = torch.full((200,), 1.0), torch.full((200,), 4.0)
+    depth, left = closer_look._trace(grid, torch.tensor([0.0, 0.0, 2.5]), rays, *ends)
+    assert depth.shape == left.shape
+    assert left.isnan().all()

@@ -245,6 +245,10 @@ def test_without_steps_cameras_come_from_matches_alone(tiny: TinyCase, tmp_path:
     after = mean_rotation_error_deg(result.cameras.c2w, tiny.true_c2w_world)
     assert after < 0.5 * before
     assert result.accepted in ("adjusted", "epipolar")
+    offset = {"zero_init": False}  # the residual field's first poses are not the accepted ones
+    other = train(tiny.case, options(steps=0, pose=offset), tmp_path / "o", tmp_path / "w")
+    accepted = next(c for c in other.candidates if c.name == other.accepted)
+    np.testing.assert_allclose(other.cameras.c2w_normalised, accepted.c2w.numpy(), atol=1e-5)
     exported = load_idr_cameras(tmp_path / "out" / "cameras_refine_porf.npz")
     np.testing.assert_allclose(exported.c2w, result.cameras.c2w, atol=1e-6)
     with pytest.raises(InputError, match="no trained surface") as told:
