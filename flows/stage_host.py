@@ -26,7 +26,10 @@ _idle: list["StageHost"] = []
 
 
 class StageHost:
-    """A process that runs one stage after the other, each in a fork of its own."""
+    """A process that runs one stage after the other, each in a fork of its own.
+
+    It lives as long as the thread that started it: stages are run from a process's main thread.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._process = start_module("stages.host", folder, {PARENT: str(os.getpid())}, talks=True)

@@ -28,7 +28,8 @@ class StageOrder(BaseModel):
 
     Attributes:
         request: file with its `StageRequest`.
-        environment: variables for its process alone.
+        environment: variables for its process alone; libraries that are loaded already (OpenMP's
+            threads) have read theirs.
     """
 
     stage: str

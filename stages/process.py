@@ -74,8 +74,8 @@ def perform(request: StageRequest, foreign_mb: float = 0.0) -> dict[str, Any]:
     """Run the stage and describe the outcome for the manifest.
 
     Args:
-        foreign_mb: memory that this process had from its start beyond what this stage's modules
-            take: other stages' modules.
+        foreign_mb: memory that this process had from its start beyond what its host held when it
+            first ran this stage: modules that other stages have loaded since.
     """
     stage = find_stage(request.stage)
     started, clock = datetime.now(UTC), time.monotonic()
