@@ -172,7 +172,7 @@ def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 def _opened(video: Path) -> "av.container.InputContainer":
     try:
-        container = av.open(str(video))
+        container = av.open(str(video), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{video} is not a readable video ({error})",

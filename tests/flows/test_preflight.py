@@ -159,7 +159,7 @@ def test_as_many_runs_at_once_as_memory_holds(
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(check, "_CGROUP_LIMITS", (str(limit),))
     found = []
-    for gigabytes in (100, 3, 1):
+    for gigabytes in (100, 5, 1):
         limit.write_text(str(gigabytes * 10**9))
         found.append(jobs_that_fit([request], 4))
     assert found[-1] == 1
