@@ -90,7 +90,7 @@ def bundle_adjust(
         scene = _scene(tracks, points, poses, lens, ideal.focal_px, model)
         refine = model != "given"
         loss_px = fitted_px or max(_LOSS_PX, width_px)
-        after = adjust(scene, loss_px, refine, threads=1, fixed_intrinsics=not refine)
+        after = adjust(scene, loss_px, refine, fixed_intrinsics=not refine)
         ids = sorted(scene.reg_image_ids())
         before, poses = poses, poses.copy()
         poses[[i - 1 for i in ids]] = [c2w_of(scene.image(i)) for i in ids]

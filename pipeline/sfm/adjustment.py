@@ -83,7 +83,6 @@ def adjust(
     model: pycolmap.Reconstruction,
     loss_scale_px: float,
     refine_principal_point: bool,
-    threads: int,
     with_covariance: bool = False,
     fixed_intrinsics: bool = False,
 ) -> Adjusted:
@@ -101,7 +100,7 @@ def adjust(
     options.refine_focal_length = options.refine_extra_params = not fixed_intrinsics
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale_px
-    options.ceres.solver_options.num_threads = threads
+    options.ceres.solver_options.num_threads = 1  # sums of several differ in their last digits
     options.ceres.solver_options.function_tolerance = FUNCTION_TOLERANCE
     options.ceres.solver_options.max_num_iterations = MAX_ITERATIONS
     config = pycolmap.BundleAdjustmentConfig()

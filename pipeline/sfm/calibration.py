@@ -111,7 +111,7 @@ def calibrate(
     for done, (name, free) in enumerate(ways):  # each starts where the last one ended
         progress.advance("calibration", done, len(ways) + 1)
         _convert_all(trial, name)
-        adjusted = adjust(trial, scale_px, free, config.threads, with_covariance=free)
+        adjusted = adjust(trial, scale_px, free, with_covariance=free)
         share = len(adjusted.squared_px) / max(len(before), 1)
         spreads[name] = {camera: c * share for camera, c in adjusted.covariance.items()}
         score = _score(trial, adjusted, spreads[name] if free else None, scale_px, len(before))
@@ -119,9 +119,7 @@ def calibrate(
         candidates.append(Candidate(name, free, median, score))
     chosen = min(candidates, key=lambda candidate: candidate.score)
     progress.advance("calibration", len(ways), len(ways) + 1)
-    final, points, last_scale_px = _final(
-        model, chosen, spreads[chosen.model], scale_px, config.threads
-    )
+    final, points, last_scale_px = _final(model, chosen, spreads[chosen.model], scale_px)
     progress.advance("calibration", len(ways) + 1, len(ways) + 1)
     after = squared_residuals_px(final)
     return final, Calibration(
@@ -222,7 +220,6 @@ def _final(
     chosen: Candidate,
     sample_spread: Spread,
     scale_px: float,
-    threads: int,
 ) -> tuple[pycolmap.Reconstruction, list[PrincipalPoint], float]:
     """Adjust everything, and again with a loss that fits the errors that are left.
 
@@ -237,14 +234,14 @@ def _final(
     final = copy.deepcopy(model)
     _convert_all(final, chosen.model)
     free = chosen.principal_point
-    adjusted = adjust(final, scale_px, free, threads, with_covariance=free)
+    adjusted = adjust(final, scale_px, free, with_covariance=free)
     last_scale_px = tail_scale_px(adjusted.squared_px)
-    adjust(final, last_scale_px, free, threads)
+    adjust(final, last_scale_px, free)
     spread = adjusted.covariance if free else sample_spread
     points = [estimate(final.cameras[c], spread.get(c), free) for c in cameras_in_use(final)]
     moved_px = [move_to(final.cameras[point.camera], point) for point in points]
     if max(moved_px, default=0.0) > NEGLIGIBLE_PX:
-        adjust(final, last_scale_px, False, threads)
+        adjust(final, last_scale_px, False)
     return final, points, last_scale_px
 
 

@@ -150,7 +150,6 @@ def triangulate_given(
             model,
             REFINE_LOSS_PX,
             False,
-            config.threads,
             fixed_intrinsics=config.refine_given == "poses",
         )
         model = _triangulate(model, database, images_dir, work, config, 1.0)
@@ -294,7 +293,7 @@ def _triangulate(
     looseness: float,
 ) -> pycolmap.Reconstruction:
     options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = config.threads
+    options.num_threads = 1  # the same photos must give the same model
     options.min_num_matches = config.min_inliers
     threshold_px = looseness * DEFAULT_THRESHOLD_PX
     options.mapper.filter_max_reproj_error = threshold_px

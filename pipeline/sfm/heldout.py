@@ -67,10 +67,10 @@ def hold_out(table: TwoViewTable, seed: int) -> HeldOut:
     return HeldOut(image_ids, tracks.of_points(drawn))
 
 
-def explain(model: pycolmap.Reconstruction, held_out: HeldOut, threads: int) -> Explained:
+def explain(model: pycolmap.Reconstruction, held_out: HeldOut) -> Explained:
     """Judge a model, which stays as it is."""
     adjusted = without_points_of(model, held_out)
-    adjust(adjusted, LOSS_PX, False, threads)
+    adjust(adjusted, LOSS_PX, False)
     registered = set(adjusted.reg_image_ids())
     known = np.array([i in registered for i in held_out.image_ids])
     tracks = held_out.tracks.of_observations(known[held_out.tracks.view])

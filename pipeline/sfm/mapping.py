@@ -76,7 +76,7 @@ def _options(
     config: SfmConfig, seed: int, relaxed: bool, start: int | None
 ) -> pycolmap.IncrementalPipelineOptions:
     options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = config.threads
+    options.num_threads = 1  # the same photos must give the same model
     options.min_model_size = MIN_VIEWS
     options.min_num_matches = config.min_inliers
     options.random_seed = seed

@@ -99,7 +99,7 @@ def most_confirmed(
     }
     found = {kind: mapping for kind, mapping in asked.items() if mapping.models}
     held_out = hold_out(table, seed)
-    opinions = [_opinion(kind, found, table, held_out, config.threads) for kind in found]
+    opinions = [_opinion(kind, found, table, held_out) for kind in found]
     best = best_opinion(opinions)
     return found[best.kind], {"taken": best.kind, "opinions": [asdict(o) for o in opinions]}
 
@@ -139,10 +139,10 @@ def confirmed_views(
 
 
 def _opinion(
-    kind: str, found: dict[str, Mapping], table: TwoViewTable, held_out: HeldOut, threads: int
+    kind: str, found: dict[str, Mapping], table: TwoViewTable, held_out: HeldOut
 ) -> Opinion:
     model = found[kind].models[0]
-    explained = explain(model, held_out, threads)
+    explained = explain(model, held_out)
     others = [m for name, mapping in found.items() if name != kind for m in mapping.models]
     return Opinion(
         kind=kind,

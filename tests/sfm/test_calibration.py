@@ -45,7 +45,7 @@ def _as_mapped(true: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
     for camera in model.cameras.values():
         convert_camera(camera, "SIMPLE_RADIAL")
         camera.principal_point_x, camera.principal_point_y = WIDTH / 2, HEIGHT / 2
-    adjust(model, 10.0, refine_principal_point=False, threads=2)
+    adjust(model, 10.0, refine_principal_point=False)
     return model
 
 
@@ -172,7 +172,7 @@ def test_gross_errors_cost_less_with_a_loss_that_fits_the_errors() -> None:
         noisy = _with_gross_errors(true, seed)
         found, report = _calibrate(noisy, camera_model="SIMPLE_RADIAL", self_calibrate=True)
         wide = _as_mapped(noisy)
-        adjust(wide, report.loss_scale_px, refine_principal_point=True, threads=2)
+        adjust(wide, report.loss_scale_px, refine_principal_point=True)
         fitting.append(_rotation_errors_deg(found, true).mean())
         fixed.append(_rotation_errors_deg(wide, true).mean())
     assert sum(fitting) < 0.9 * sum(fixed)
@@ -188,7 +188,7 @@ def test_covariances_are_those_of_repeated_noise() -> None:
         noise = pycolmap.SyntheticNoiseOptions()
         noise.point2D_stddev = 0.5
         pycolmap.synthesize_noise(noise, model)
-        adjusted = adjust(model, 1.0, True, 2, with_covariance=True)
+        adjusted = adjust(model, 1.0, True, with_covariance=True)
         found.append(_offset(model))
         covariance = next(iter(adjusted.covariance.values()))
         formal.append(np.sqrt(np.diag(covariance))[1:3])

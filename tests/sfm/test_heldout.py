@@ -57,21 +57,21 @@ def test_a_right_model_explains_more_than_one_that_is_wrong_or_lacks_views(
 ) -> None:
     model, table = scene
     held_out = hold_out(table, seed=0)
-    right = explain(model, held_out, threads=1)
+    right = explain(model, held_out)
     assert right.share > 0.99
     assert right.median_px < 0.1
     ids = registered_ids(model)
     fewer = copy.deepcopy(model)
     for image_id in ids[:3]:
         fewer.deregister_frame(fewer.image(image_id).frame_id)
-    assert explain(fewer, held_out, threads=1).share == pytest.approx(5 / 8, abs=0.05)
+    assert explain(fewer, held_out).share == pytest.approx(5 / 8, abs=0.05)
     wrong = copy.deepcopy(model)
     for image_id, other in ((ids[0], ids[4]), (ids[1], ids[5])):
         for index in wrong.image(image_id).get_observation_point2D_idxs():
             wrong.delete_observation(image_id, index)  # nothing holds it where it belongs
         image = wrong.image(image_id)
         image.frame.set_cam_from_world(image.camera_id, model.image(other).cam_from_world())
-    assert explain(wrong, held_out, threads=1).share < 0.8
+    assert explain(wrong, held_out).share < 0.8
 
 
 def _opinion(kind: str, confirmed: int, explained: float, registered: int = 20) -> Opinion:

@@ -35,7 +35,7 @@ def _noisy(true: pycolmap.Reconstruction, seed: int) -> pycolmap.Reconstruction:
     noise = pycolmap.SyntheticNoiseOptions()
     noise.point2D_stddev = NOISE_PX
     pycolmap.synthesize_noise(noise, model)
-    adjust(model, 20.0, refine_principal_point=True, threads=1)
+    adjust(model, 20.0, refine_principal_point=True)
     return model
 
 
@@ -69,7 +69,7 @@ def test_more_noise_is_more_uncertain() -> None:
     noise = pycolmap.SyntheticNoiseOptions()
     noise.point2D_stddev = 4 * NOISE_PX
     pycolmap.synthesize_noise(noise, loud)
-    adjust(loud, 20.0, refine_principal_point=True, threads=1)
+    adjust(loud, 20.0, refine_principal_point=True)
     a, b = rotation_uncertainty(quiet_model), rotation_uncertainty(loud)
     assert a is not None
     assert b is not None
