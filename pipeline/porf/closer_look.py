@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pipeline.porf import sight_kernels
 from pipeline.porf.anchors import Anchors
-from pipeline.porf.compiled import lock, serves
+from pipeline.porf.compiled import arrays, lock, serves
 from pipeline.porf.config import LookConfig, StereoConfig
 from pipeline.porf.correlation import correlations
 from pipeline.porf.depth_maps import DepthMaps, confirmed, refuted
@@ -85,10 +85,10 @@ def _trace(
     """Depths (P,) of the first surface along unit rays (P, 3), at most `far`; distances there."""
     if serves(rays):
         depth, left = near.clone(), torch.empty_like(near)
-        arrays = (distances[0, 0], centre, rays.contiguous(), far.contiguous())
+        given = arrays(distances[0, 0], centre, rays, far)
         with lock:
             sight_kernels.trace(
-                *(array.numpy() for array in arrays),
+                *given,
                 _TRACE_STEPS,
                 np.float32(_STEP_SHARE),
                 depth.numpy(),

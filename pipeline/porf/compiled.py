@@ -5,6 +5,7 @@ from typing import Any
 
 import numba
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # OpenMP's idle threads spin, beside torch's that spin too: on a busy machine a step then costs six
@@ -29,3 +30,8 @@ def use_threads(count: int) -> None:
 def serves(tensor: Tensor) -> bool:
     """Whether kernels compute with a tensor: single precision, on a CPU; torch does elsewhere."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+def arrays(*tensors: Tensor) -> tuple[NDArray, ...]:
+    """Tensors as kernels take them: in one piece, without gradients."""
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)

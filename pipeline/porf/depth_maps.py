@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.porf import sight_kernels
-from pipeline.porf.compiled import lock, serves
+from pipeline.porf.compiled import arrays, lock, serves
 from pipeline.porf.config import LookConfig, StereoConfig
 from pipeline.porf.stereo_views import StereoViews
 
@@ -96,9 +96,9 @@ class _Asked:
         """(P,) how many maps but one have the points (P, 3) too; need not count beyond enough."""
         count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
         if serves(points):
-            arrays = _numpy(points, self.w2c, self.K, self.depth)
+            given = arrays(points, self.w2c, self.K, self.depth)
             with lock:
-                sight_kernels.count_agreeing(*arrays, left_out, tolerance, enough, count.numpy())
+                sight_kernels.count_agreeing(*given, left_out, tolerance, enough, count.numpy())
             return count
         for m, depth in enumerate(self.depth):
             if m != left_out:
@@ -114,9 +114,9 @@ class _Asked:
         found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         if serves(points):
             cameras = (self.w2c, self.K, self.depth, trusted)
-            arrays = _numpy(points, own, ends, *cameras)
+            given = arrays(points, own, ends, *cameras)
             with lock:
-                sight_kernels.find_refuted(*arrays, tolerance, found.numpy())
+                sight_kernels.find_refuted(*given, tolerance, found.numpy())
             return found
         for m, depth in enumerate(self.depth):
             index, seen, distance = self._look(m, points)
@@ -135,7 +135,3 @@ class _Asked:
         seen = (z > _PARALLEL) & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         index = y.clamp(0, height - 1).long() * width + x.clamp(0, width - 1).long()
         return index, seen, local.norm(dim=1)
-
-
-def _numpy(*tensors: Tensor) -> tuple:
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.porf import grid_kernels
-from pipeline.porf.compiled import lock, serves
+from pipeline.porf.compiled import arrays, lock, serves
 
 
 @dataclass(frozen=True)
@@ -139,16 +138,12 @@ def _gradient_of(table: Tensor) -> Tensor:
     return table.grad
 
 
-def _numpy(tensor: Tensor) -> NDArray:
-    return tensor.detach().contiguous().numpy()
-
-
 def _compiled_interpolate(
     table: Tensor, x: Tensor, shape: GridShape, with_jacobian: bool
 ) -> tuple[Tensor, Tensor]:
     width = len(shape.resolution) * shape.channels
     value = table.new_empty(len(x), width)
-    arguments = (_numpy(table), _numpy(x), *shape.kernel_arguments())
+    arguments = (*arrays(table, x), *shape.kernel_arguments())
     jacobian = table.new_empty((3, len(x), width) if with_jacobian else 0)
     with lock:
         if with_jacobian:
@@ -161,12 +156,12 @@ def _compiled_interpolate(
 def _compiled_scatter(
     x: Tensor, shape: GridShape, grad_value: Tensor, grad_jacobian: Tensor | None, out: Tensor
 ) -> None:
-    arguments = (_numpy(x), *shape.kernel_arguments(), _numpy(grad_value))
+    arguments = (*arrays(x), *shape.kernel_arguments(), *arrays(grad_value))
     with lock:
         if grad_jacobian is None:
             grid_kernels.scatter_value(*arguments, out.numpy())
         else:
-            grid_kernels.scatter(*arguments, _numpy(grad_jacobian), out.numpy())
+            grid_kernels.scatter(*arguments, *arrays(grad_jacobian), out.numpy())
 
 
 def _cells(x: Tensor, shape: GridShape) -> tuple[Tensor, Tensor, Tensor]:
