@@ -35,6 +35,9 @@ class JointTraining:
         table: training matches in the pixels of `match_K`.
         match_K: (V, 3, 3) intrinsics at the photos' full size.
         seed: of every draw made here.
+
+    Attributes:
+        memory_ran_out_at_step: the last time that the chunk was halved; None = never.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class JointTraining:
         self.regularisers = regulariser_weights(config)
         self.running = torch.zeros(5, device=observations.device)
         self.piece_rays: int | None = None
+        self.memory_ran_out_at_step: int | None = None
 
     def _pose_optimiser(self) -> torch.optim.Adam | None:
         parameters = list(self.poses.parameters())
@@ -182,7 +186,7 @@ class JointTraining:
             share = len(part.view) / len(batch.view)
             (share * loss).backward()
             outputs.append(detached(output))
-            losses.append(torch.stack([loss.detach(), color.detach()]))
+            losses.append(share * torch.stack([loss.detach(), color.detach()]))
             shares.append(share)
         through_rays = [
             (e * leaf.grad).sum()
@@ -192,19 +196,38 @@ class JointTraining:
         remaining = sum(through_rays, self.config.epipolar.weight * epipolar)
         if remaining.requires_grad:
             remaining.backward()
-        weights = torch.tensor(shares, device=losses[0].device)
-        loss, color = (weights[:, None] * torch.stack(losses)).sum(0)
+        loss, color = torch.stack(losses).sum(0)
         return joined(outputs, shares), loss, color
 
     def halve_chunk(self) -> int | None:
         """Train half as many rays at a time from here on; how many, or None where it is one."""
         if isinstance(self.field, ChunkedFieldModel):
-            return self.field.halve_chunk()
-        size = self.piece_rays or self.config.rays
-        if size < 2:
+            smaller = self.field.halve_chunk()
+        else:
+            size = self.piece_rays or self.config.rays
+            smaller = (size + 1) // 2 if size > 1 else None
+        if smaller is not None:
+            self.limit_chunk(smaller, self.step)
+        return smaller
+
+    @property
+    def chunk_rays(self) -> int | None:
+        """Rays trained at a time since memory ran out; None where it never did."""
+        if self.memory_ran_out_at_step is None:
             return None
-        self.piece_rays = (size + 1) // 2
+        if isinstance(self.field, ChunkedFieldModel):
+            return self.field.chunk_rays
         return self.piece_rays
+
+    def limit_chunk(self, rays: int | None, ran_out_at_step: int | None) -> None:
+        """Train so many rays at a time from here on, as `chunk_rays` and its step say it."""
+        if rays is None:
+            return
+        self.memory_ran_out_at_step = ran_out_at_step
+        if isinstance(self.field, ChunkedFieldModel):
+            self.field.chunk_rays = rays
+        else:
+            self.piece_rays = rays
 
     def random_state(self) -> tuple[Tensor, Tensor]:
         """Of both generators, so that a step can be done again with the same draws."""
@@ -284,6 +307,8 @@ class JointTraining:
             "host_generator": self.host_generator.get_state(),
             "running": self.running,
             "anchors": self._anchor_lines(),
+            "chunk_rays": self.chunk_rays,
+            "memory_ran_out_at_step": self.memory_ran_out_at_step,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -300,6 +325,8 @@ class JointTraining:
         self.running = state["running"]
         if isinstance(self.field, GridModel) and state["anchors"] is not None:
             self.field.anchors = Anchors.of_lines(state["anchors"])
+        # Checkpoints of trainings that began before these were kept do not have them.
+        self.limit_chunk(state.get("chunk_rays"), state.get("memory_ran_out_at_step"))
 
     def _anchor_lines(self) -> Tensor | None:
         anchors = self.field.anchors if isinstance(self.field, GridModel) else None

@@ -52,10 +52,6 @@ class TrainingLoop:
         generator_for: a generator on the CPU for every purpose.
         history: rows of `HISTORY_COLUMNS` so far; the loop appends to it.
         first_step: of the history, in which the loop's own steps go on.
-
-    Attributes:
-        settings: what was done otherwise than asked for.
-        rate: steps a second since the loop was made.
     """
 
     def __init__(
@@ -72,7 +68,6 @@ class TrainingLoop:
         self.phase, self.joint, self.config = phase, joint, joint.config
         self.around, self.checkpoint, self.extra = around, checkpoint, extra
         self.generator_for, self.history, self.first_step = generator_for, history, first_step
-        self.settings: dict[str, Any] = {}
         self.last_report = self.started = time.monotonic()
         self.started_step = joint.step
 
@@ -99,6 +94,15 @@ class TrainingLoop:
                 self.save()
                 self.around.interruption.check()
             self._report()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was done otherwise than asked for."""
+        joint = self.joint
+        if joint.chunk_rays is None:
+            return {}
+        at = joint.memory_ran_out_at_step
+        return {"chunk_rays": joint.chunk_rays, "memory_ran_out_at_step": at}
 
     @property
     def rate(self) -> float:
@@ -169,8 +173,6 @@ class TrainingLoop:
                 if smaller is None:
                     raise
             joint.set_random_state(before)
-            self.settings["chunk_rays"] = smaller
-            self.settings["memory_ran_out_at_step"] = joint.step
             self.around.progress.warn(
                 f"memory ran out at step {joint.step}: rays are trained {smaller} at a time now"
             )

@@ -68,7 +68,13 @@ class FieldModel(Protocol):
 
 @runtime_checkable
 class ChunkedFieldModel(FieldModel, Protocol):
-    """A field that can differentiate a batch chunk by chunk, where one graph would be too large."""
+    """A field that can differentiate a batch chunk by chunk, where one graph would be too large.
+
+    Attributes:
+        chunk_rays: rays in a chunk; None = chosen by device and memory.
+    """
+
+    chunk_rays: int | None
 
     def backward(
         self,

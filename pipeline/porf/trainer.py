@@ -250,6 +250,7 @@ class _Training:
         self.progress.note("a finer surface is trained anew, with these cameras")
         finer = self._joint(self._new_poses())
         finer.fix_poses(joint.current_c2w())
+        finer.limit_chunk(joint.chunk_rays, joint.memory_ran_out_at_step)
         begin_like(joint.field, finer, self._generator("second stage, shape"), self.progress)
         return finer
 

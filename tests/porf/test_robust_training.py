@@ -1,5 +1,6 @@
 """Training under bad luck: kills, other checkpoints, little memory, NaN, odd cases."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.errors import InputError, TrainingDiverged
 from pipeline.formats.case import Case
@@ -27,6 +29,9 @@ from pipeline.porf.snapshot import write_snapshot
 from pipeline.porf.trained import load_trained
 from pipeline.porf.trainer import train
 from pipeline.progress import NullProgress
+from pipeline.store.manifest import Manifest, Recipe
+from pipeline.store.store import Store
+from stages.process import StageRequest, perform
 from tests.porf.tiny_case import TINY_OPTIONS, VIEWS, TinyCase, write_tiny_case
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -56,6 +61,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
     return write_tiny_case(tmp_path_factory.mktemp("case"))
 
 
+def other_cases(case: Case, folder: Path) -> dict[str, Case]:
+    """The same case with one part exchanged, by the part's name."""
+    moved = np.array(case.cameras.c2w)
+    moved[3, 0, 3] += 1e-6
+    darker = folder / "darker.png"
+    Image.fromarray(case.load_images()[2] // 2).save(darker)
+    mask = folder / "mask.png"
+    Image.new("L", (case.width, case.height), 255).save(mask)
+    return {
+        "cameras": replace(case, cameras=replace(case.cameras, c2w=moved)),
+        "images": replace(case, image_paths=[*case.image_paths[:2], darker, *case.image_paths[3:]]),
+        "masks": replace(case, mask_paths=[mask] * len(case)),
+        "matches": with_matches(case, lambda i, j, pixels, marks: (pixels[:-1], marks[:-1])),
+    }
+
+
 def stopped_at(step: int, case: Case, config: TrainConfig, work: Path) -> None:
     """Train into `work` until an error at `step`."""
     advance = JointTraining.advance
@@ -83,9 +104,10 @@ class TestCheckpoints:
         assert "--no-resume" in (refused.value.hint or "")
         with pytest.raises(InputError, match="another training: seed 0 → 7"):
             train(tiny.case, options(), tmp_path / "out", tmp_path, seed=7)
-        case = write_tiny_case(tmp_path / "other", disturbed_deg=0.3).case
-        with pytest.raises(InputError, match="another training: other cameras"):
-            train(case, options(), tmp_path / "out", tmp_path)
+        for part, case in other_cases(tiny.case, tmp_path).items():
+            with pytest.raises(InputError) as refused:
+                train(case, options(), tmp_path / "out", tmp_path)
+            assert refused.value.message.endswith(f"another training: other {part}")
         assert load_plain(tmp_path / "checkpoint.pt")["step"] == 20
 
     def test_where_it_runs_and_how_often_it_saves_may_change(
@@ -225,6 +247,27 @@ class TestMemory:
             np.testing.assert_allclose(result.history, whole.history, rtol=2e-3, atol=1e-4)
         else:  # the pieces draw their own samples along the rays
             np.testing.assert_allclose(result.history, whole.history, rtol=0.1, atol=1e-3)
+
+    def test_the_manifest_tells_it(self, tiny: TinyCase, tmp_path: Path) -> None:
+        recipe = Recipe(stage="train", version=1, options={}, seed=0, inputs={}, external={})
+        store = Store(tmp_path)
+        with store.building("train", recipe.key) as out, pytest.MonkeyPatch.context() as patch:
+            little_memory(patch, 70, torch.OutOfMemoryError())
+            request = StageRequest(
+                stage="train",
+                options=options(steps=2).model_dump(mode="json"),
+                seed=0,
+                inputs={"scene": tiny.folder, "matches": tiny.folder},
+                external={},
+                out=out,
+                work=tmp_path / "work",
+                outcome=tmp_path / "outcome.json",
+            )
+            outcome = perform(request)
+            store.publish(out, Manifest(recipe=recipe, key=recipe.key, files={}, **outcome))
+        published = store.artifact("train", recipe.key) / "manifest.json"
+        settings = json.loads(published.read_text())["verdict"]["settings"]
+        assert (settings["chunk_rays"], settings["memory_ran_out_at_step"]) == (64, 0)
 
     def test_masks_too(self, tmp_path: Path) -> None:
         case = write_tiny_case(tmp_path / "case", masks=True).case
