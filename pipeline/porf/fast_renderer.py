@@ -210,7 +210,8 @@ class GridModel(nn.Module):
         sdf, gradient = sdf.view(count, samples), gradient.view(count, samples, 3)
         cosine = (rays.directions[:, None] * gradient).sum(-1)
         reach = length.clamp(max=_STRAIGHT)
-        alpha = section_opacity(sdf, cosine, reach, sdf.new_tensor(self.inv_s_now), self.anneal)
+        inv_s = sdf.new_full((), self.inv_s_now)  # unlike `new_tensor`, without a wait for a GPU
+        alpha = section_opacity(sdf, cosine, reach, inv_s, self.anneal)
         norm = gradient.norm(dim=-1)
         return _Inside(
             alpha=alpha * hit[:, None],

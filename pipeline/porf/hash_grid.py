@@ -166,7 +166,8 @@ def _compiled_scatter(
 
 def _cells(x: Tensor, shape: GridShape) -> tuple[Tensor, Tensor, Tensor]:
     """Corner rows (8, L, N), corner 4 dx + 2 dy + dz; fractions (L, N, 3); cells a unit length."""
-    last = torch.tensor(shape.resolution, device=x.device).to(x.dtype)[:, None, None] - 1
+    # Filled on the device: a tensor of the host's numbers would make the host wait.
+    last = torch.stack([x.new_full((1, 1), float(n - 1)) for n in shape.resolution])
     scaled = (x.detach().clamp(-1, 1) + 1) * (last * 0.5)
     # A NaN gets the first cell here and stays NaN as a fraction: no row outside the table.
     cell = torch.minimum(scaled.floor(), last - 1).nan_to_num(0.0)

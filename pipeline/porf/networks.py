@@ -30,7 +30,7 @@ class SmallNetwork(nn.Module):
 
 def direction_features(direction: Tensor) -> Tensor:
     """(..., 9) polynomials up to degree two of unit directions (..., 3)."""
-    products = direction * direction[..., [1, 2, 0]]
+    products = direction * direction.roll(-1, dims=-1)
     return torch.cat([direction, direction * direction, products], dim=-1)
 
 

@@ -100,8 +100,7 @@ class PoseField(nn.Module):
         rotation = so3_exp(rotvec + residual[..., :3])
         translation = translation + residual[..., 3:]
         top = torch.cat([rotation, translation[..., None]], dim=-1)
-        bottom = torch.zeros_like(top[..., :1, :])
-        bottom[..., 3] = 1
+        bottom = nn.functional.pad(torch.ones_like(top[..., :1, 3:]), (3, 0))
         return torch.cat([top, bottom], dim=-2)
 
 
