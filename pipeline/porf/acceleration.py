@@ -4,7 +4,7 @@ Both are off by default and stay off on a CPU, which gains nothing from them: a 
 device was chosen by `auto` must not fail or change for lack of a GPU, so they are left out aloud.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ def matrix_precision(config: TrainConfig, device: torch.device) -> Iterator[None
         torch.set_float32_matmul_precision(before)
 
 
-def compile_rendering(field: nn.Module, backend: str = "inductor") -> None:
+def compile_rendering(field: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
     """Let `torch.compile` fuse a field's shading; what it cannot take runs as before."""
     torch._dynamo.config.suppress_errors = True
     name = "shade" if hasattr(field, "shade") else "render"

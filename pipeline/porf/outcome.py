@@ -44,6 +44,8 @@ def progress_figures(history: list[list[float]]) -> dict[str, float]:
     row = dict(zip(HISTORY_COLUMNS, history[-1], strict=True))
     shown = {
         "loss": row["loss"],
+        "color": row["color"],
+        "epipolar": row["epipolar"],
         "psnr": row["psnr_db"],
         "heldout_px": row["heldout_epipolar_px"],
         "moved_deg": row["rotation_change_deg"],

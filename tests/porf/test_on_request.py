@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from pipeline.errors import InputError
+from pipeline.porf import hash_grid
 from pipeline.porf.acceleration import compile_rendering, matrix_precision
-from pipeline.porf.config import NeusConfig, TrainConfig
+from pipeline.porf.config import GridConfig, NeusConfig, TrainConfig
+from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.neus_model import NeusModel
 from pipeline.porf.rays import RayBatch
 from pipeline.porf.trainer import train
@@ -58,7 +61,9 @@ def test_curves_and_pictures_for_tensorboard(tiny: TinyCase, tmp_path: Path) -> 
     assert [event.step for event in events.Images("render")] == [10, 20]
     picture = events.Images("render")[0]
     assert (picture.width, picture.height) == (tiny.case.width, tiny.case.height)
-    assert {"loss", "psnr", "heldout_px", "moved_deg", "steps_per_s"} == set(said.figures)
+    assert set(said.figures) == {
+        *("loss", "color", "epipolar", "psnr", "heldout_px", "moved_deg", "steps_per_s")
+    }
 
 
 def test_without_the_package_it_is_refused_and_without_the_option_not_needed(
@@ -96,11 +101,24 @@ def test_precision_of_matrix_products(wanted: str, set_to: str) -> None:
         assert torch.get_float32_matmul_precision() == "highest"
 
 
+def _a_ball(field: str) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    if field == "neus":
+        return NeusModel(NeusConfig.model_validate(TINY_OPTIONS["neus"]), generator)
+    grid = {**TINY_OPTIONS["grid"], "anchor_weight": 0}
+    model = GridModel(GridConfig.model_validate(grid), generator)
+    model.begin_step(0, 10)
+    return model
+
+
 @pytest.mark.slow
-def test_compiled_rendering_is_the_same_rendering() -> None:
-    """Captured as on a GPU, run without generating code."""
-    sizes = TINY_OPTIONS["neus"]
-    model = NeusModel(NeusConfig.model_validate(sizes), torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("field", ["neus", "grid"])
+def test_compiled_rendering_is_the_same_rendering(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """Captured as on a GPU, run without generating code; and enough of it is captured."""
+    monkeypatch.setattr(hash_grid, "serves", lambda tensor: False)
+    model = _a_ball(field)
     origins = torch.tensor([[0.0, 0, -3]]).repeat(12, 1)
     directions = torch.nn.functional.normalize(
         torch.randn(12, 3, generator=torch.Generator().manual_seed(2)) * 0.1
@@ -113,9 +131,13 @@ def test_compiled_rendering_is_the_same_rendering() -> None:
         model.zero_grad()
         out = model.render(rays, None)
         (out.color.sum() + out.regularisers["eikonal"]).backward()
-        return [out.color.detach(), *(p.grad.clone() for p in model.parameters())]
+        found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        assert len(found) > 10
+        return [out.color.detach(), *found]
 
     plain = gradients()
-    compile_rendering(model, backend="aot_eager")
+    captured = CompileCounterWithBackend("aot_eager")
+    compile_rendering(model, backend=captured)
     for ours, expected in zip(gradients(), plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+    assert captured.op_count > 200
