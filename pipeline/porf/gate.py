@@ -33,7 +33,7 @@ class Candidate:
     """Cameras that might be exported.
 
     Attributes:
-        name: `input`, `adjusted`, `calibrated`, `epipolar` or `joint`.
+        name: `input`, `adjusted`, `calibrated`, `calibrated_radial`, `epipolar` or `joint`.
         c2w: (V, 4, 4) normalised frame, on the CPU.
         K: (V, 3, 3) intrinsics of the matches' pixels, float64 on the CPU.
         lens: how K came from the given intrinsics; its distortion is still in the matches' pixels.

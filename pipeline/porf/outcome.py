@@ -103,6 +103,23 @@ def training_figures(
     }
 
 
+def decision(gate: Gate, candidates: list[Candidate], accepted: str) -> str | None:
+    """Which cameras were taken and what held-out matches say; None where they cannot decide."""
+    if not gate.can_decide or len(candidates) == 1:
+        return None
+    by_name = {c.name: c for c in candidates}
+    given_px, taken_px = by_name["input"].error_px, by_name[accepted].error_px
+    if accepted == "input":
+        return (
+            "no refined cameras agree clearly better with held-out matches than the given ones "
+            f"({given_px:.3f} px): these are kept"
+        )
+    return (
+        f"{accepted} cameras are taken: held-out matches agree to {taken_px:.3f} px with them, to "
+        f"{given_px:.3f} px with the given ones"
+    )
+
+
 def judgement(config: TrainConfig, gate: Gate, result: TrainResult, warnings: list[str]) -> Verdict:
     """The verdict on a result whose figures are known.
 

@@ -54,6 +54,7 @@ from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
 from pipeline.porf.outcome import (
     camera_figures,
+    decision,
     exported_cameras,
     judgement,
     lens_figures,
@@ -356,6 +357,9 @@ class _Training:
     def _finish(self, joint: JointTraining, out: Path) -> TrainResult:
         c2w = joint.current_c2w()
         cameras = self.case.cameras
+        said = decision(self.gate, self.candidates, self.accepted)
+        if said:
+            self.progress.note(said)
         if self.accepted != "input":
             cameras = exported_cameras(cameras, c2w, self.start.K)
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)

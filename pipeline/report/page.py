@@ -56,7 +56,7 @@ def render_page(data: ReportData, parts: PageParts) -> str:
         "metric_notes": [str(note) for note in data.metrics.get("notes", [])],
         "views": parts.views,
         "error_levels": ERROR_FULL_SCALE,
-        "camera_text": _camera_text(data),
+        "camera_text": camera_text(data.train),
         "camera_charts": _charts(parts.camera_charts),
         "sfm_rows": sfm_facts(data),
         "calibration": data.sfm.get("calibration", {}).get("rationale"),
@@ -111,21 +111,29 @@ def _charts(charts: Sequence[Chart]) -> list[dict[str, Any]]:
     return [{"title": chart.title, "svg": Markup(chart.svg)} for chart in charts]
 
 
-def _camera_text(data: ReportData) -> str | None:
-    accepted = data.train.get("figures", {}).get("accepted_cameras")
-    said = {
-        "input": "Held-out matches agreed best with the cameras of structure from motion, so these "
-        "were kept.",
-        "adjusted": "Held-out matches agreed best with the cameras adjusted to the other matches, "
-        "so these were taken.",
-        "calibrated": "Held-out matches agreed clearly best with cameras of another focal length "
-        "and principal point, so these were taken.",
-        "epipolar": "Held-out matches agreed best with the cameras refined on matches alone, so "
-        "these were taken.",
-        "joint": "Held-out matches agreed best with the cameras refined jointly with the surface, "
-        "so these were taken.",
-    }
-    return said.get(accepted or "")
+_CHOSEN = {
+    "input": "the cameras that training was given, so these were kept.",
+    "adjusted": "the cameras adjusted to the other matches, so these were taken.",
+    "calibrated": "cameras of another focal length and principal point, so these were taken.",
+    "calibrated_radial": "cameras of another focal length, principal point and radial distortion, "
+    "so these were taken.",
+    "epipolar": "the cameras refined on matches alone, so these were taken.",
+    "joint": "the cameras refined jointly with the surface, so these were taken.",
+}
+"""What held-out matches agreed best with, by the accepted candidate's name."""
+
+
+def camera_text(train: dict[str, Any]) -> str | None:
+    """Which cameras training took, and why, from what it wrote; None where it tells nothing."""
+    figures = train.get("figures", {})
+    accepted = figures.get("accepted_cameras")
+    if accepted not in _CHOSEN:
+        return None
+    if accepted != "input" and figures.get("heldout_matches") == 0:
+        return "No match was held out to judge cameras: these are what training ended with."
+    if accepted == "input" and len(train.get("candidates", [])) == 1:
+        return "The cameras that training was given were kept: no others were tried."
+    return f"Held-out matches agreed best with {_CHOSEN[accepted]}"
 
 
 def _photo_text(data: ReportData) -> str:

@@ -63,6 +63,7 @@ def test_cameras_and_surface_of_a_ball(tiny: TinyCase, tmp_path: Path) -> None:
     assert before > 0.4
     assert after < 0.5 * before
     assert result.accepted in ("adjusted", "epipolar", "joint")
+    assert result.verdict.figures["accepted_cameras"] == result.accepted
     assert result.verdict.status == "ok"
     figures = result.figures
     assert figures["heldout_epipolar_after_px"] < 0.5 * figures["heldout_epipolar_before_px"]
@@ -101,8 +102,11 @@ def test_surface_is_trained_with_the_exported_cameras(tiny: TinyCase, tmp_path: 
     """When matches say that refined cameras are worse, the given ones are kept to the bit."""
     exact = write_tiny_case(tmp_path / "exact", disturbed_deg=0.0, noise_px=0.0)
     config = options(epipolar={"bundle_adjust": False, "steps": 30, "learning_rate": 0.5})
-    result = train(exact.case, config, tmp_path / "out", tmp_path / "work")
+    progress = Notes()
+    result = train(exact.case, config, tmp_path / "out", tmp_path / "work", progress=progress)
     assert result.accepted == "input"
+    assert result.verdict.figures["accepted_cameras"] == "input"
+    assert any("no refined cameras agree clearly better" in note for note in progress.notes)
     np.testing.assert_array_equal(result.cameras.c2w, exact.case.cameras.c2w)
     model = load_trained(tmp_path / "out")
     np.testing.assert_allclose(model.c2w, exact.case.cameras.c2w_normalised, atol=1e-6)

@@ -5,8 +5,10 @@ import pytest
 import trimesh
 from PIL import Image
 
+from pipeline.porf.first_cameras import _CALIBRATIONS
 from pipeline.report.charts import bars_per_view, match_graph, match_matrix, training_charts
 from pipeline.report.data import ReportData
+from pipeline.report.page import camera_text
 from pipeline.report.pictures import Tile, contact_sheet, on_background, thumbnail, webp_uri
 from pipeline.report.shade import Studio
 from pipeline.report.summary import headline
@@ -47,6 +49,29 @@ def test_words():
     assert [memory(mb) for mb in (0, 350, 2100)] == ["–", "350 MB", "2.1 GB"]
     assert [percent(f) for f in (0, 1e-4, 0.003, 0.12)] == ["0%", "<0.1%", "0.3%", "12%"]
     assert [unit(u) for u in ("deg", "unknown", None, "mm")] == ["°", "scene units", "", "mm"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "heldout", "candidates", "said"),
+    [
+        ("joint", 400, 2, "agreed best with the cameras refined jointly with the surface"),
+        ("adjusted", 400, 2, "agreed best with the cameras adjusted to the other matches"),
+        ("calibrated_radial", 400, 4, "principal point and radial distortion"),
+        ("input", 400, 2, "cameras that training was given, so these were kept"),
+        ("input", 400, 1, "no others were tried"),
+        ("joint", 0, 2, "No match was held out to judge cameras"),
+    ],
+)
+def test_which_cameras_were_taken_and_why(accepted, heldout, candidates, said):
+    figures = {"accepted_cameras": accepted, "heldout_matches": heldout}
+    text = camera_text({"figures": figures, "candidates": [{}] * candidates})
+    assert said in text
+
+
+def test_every_candidate_of_training_has_its_words():
+    for name in ("input", "adjusted", *_CALIBRATIONS, "epipolar", "joint"):
+        assert camera_text({"figures": {"accepted_cameras": name}}), name
+    assert camera_text({}) is None
 
 
 def test_masks_speak_for_the_surface_where_there_is_no_truth():
