@@ -93,6 +93,16 @@ def test_matches_survive_and_the_original_reader_loads_them(tmp_path: Path) -> N
     np.testing.assert_array_equal(plain["match"][0], views[0].matches_px[0])
 
 
+def test_matches_that_numpy_stacked_and_views_without_a_file(tmp_path: Path) -> None:
+    """Pairs of equal length become one array where nobody asks for objects."""
+    rows = np.random.default_rng(2).uniform(0, 99, (2, 5, 4))
+    np.savez(tmp_path / "000001.npz", src_idx=np.array([0, 2]), match=rows)
+    loaded = load_matches(tmp_path, 3)
+    assert [view.sources for view in loaded] == [[], [0, 2], []]
+    np.testing.assert_array_equal(loaded[1].matches_px, rows.astype(np.float32))
+    assert not np.any(loaded[1].heldout)
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.formats.matches import ViewMatches
 from pipeline.porf.epipolar import MatchTable, invert_intrinsics
 from pipeline.porf.neus_field import ColorField, SdfField, Variance
 from pipeline.porf.neus_renderer import NeusRenderer, SampledRays
 from pipeline.porf.poses import LearnPose, PoRF
+from pipeline.porf.rays import camera_rays
 from pipeline.porf.sampling import outside_fractions
 
 
@@ -52,6 +53,15 @@ class GoldenStep:
         field.layers.load_state_dict(weights)
         return field.to(dtype)
 
+    def weights(self, net: str) -> dict[str, Tensor]:
+        """Recorded weight matrices of one network by their layers, weight norm applied."""
+        state = self.state(net)
+        plain = {k.removesuffix(".weight"): v for k, v in state.items() if k.endswith(".weight")}
+        for name in [k.removesuffix(".weight_v") for k in state if k.endswith("_v")]:
+            v = state[f"{name}.weight_v"]
+            plain[name] = state[f"{name}.weight_g"] * v / v.norm(dim=1, keepdim=True)
+        return plain
+
     def learn_pose(self) -> LearnPose:
         field = LearnPose(self.tensor("init_c2w"))
         field.load_state_dict(self.state("learn"), strict=False)
@@ -68,13 +78,11 @@ class GoldenStep:
         return MatchTable.from_matches(views)
 
     def rays(self, c2w: Tensor) -> tuple[Tensor, Tensor]:
-        """Rays (48, 3) of the recorded pixels through poses (6, 4, 4)."""
+        """Rays (48, 3) of the recorded pixels through poses (6, 4, 4), as training casts them."""
         pixels = self.tensor("pixels", c2w.dtype)
-        homogeneous = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
-        inverse = invert_intrinsics(self.tensor("K", c2w.dtype))
-        in_camera = nn.functional.normalize(homogeneous @ inverse.T, dim=1)
-        pose = c2w[self.view]
-        return pose[:3, 3].expand_as(in_camera), in_camera @ pose[:3, :3].T
+        view = torch.full((len(pixels),), self.view)
+        rays = camera_rays(c2w, invert_intrinsics(self.intrinsics(c2w.dtype)), view, pixels)
+        return rays.origins, rays.directions
 
     def recorded_samples(self, origins: Tensor, directions: Tensor) -> SampledRays:
         """The original's own surface samples, recovered from its section midpoints.
