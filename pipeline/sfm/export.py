@@ -41,6 +41,7 @@ FORMATS: tuple[Format, ...] = ("colmap", "nerfstudio", "idr")
 REFINED_FILE = "cameras_refine_porf.npz"
 TRAIN_FIGURES = "train.json"
 FRAME_FILE = "frame.json"
+POSES_FILES: dict[State, str] = {"sfm": "poses.txt", "refined": "refined_pose.txt"}
 IMAGES = "images"
 
 
@@ -197,8 +198,8 @@ def write_export(
 ) -> list[str]:
     """Write the cameras into the folder `out`; returns the names of the files there.
 
-    Besides the formats asked for: `poses.txt` (camera-to-world rows, as `refined_pose.txt`) and
-    `frame.json` (unit, and every similarity in both directions).
+    Besides the formats asked for: camera-to-world rows (`refined_pose.txt` as the original writes
+    it, or `poses.txt`), and `frame.json` (unit, and every similarity in both directions).
 
     Raises:
         InputError: a format that cannot express these cameras.
@@ -221,7 +222,7 @@ def write_export(
         cameras = to_idr(straight, moved.scale_mat)
         save_idr_cameras(out / "cameras.npz", cameras, unit=_unit(state, frame))
         write_json(out / NAMES_FILE, names)
-    save_pose_text(out / "poses.txt", np.stack([c.c2w for c in moved.cameras]))
+    save_pose_text(out / POSES_FILES[state.state], np.stack([c.c2w for c in moved.cameras]))
     write_json(out / FRAME_FILE, _frame_record(state, frame, similarity, names))
     if with_images:
         (out / IMAGES).mkdir()

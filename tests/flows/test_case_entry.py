@@ -14,7 +14,10 @@ from flows.case_folder import CaseFolder
 from flows.finished import finished_results
 from flows.remote.case import Case
 from flows.settings import DEFAULT_PRESET, options_over
-from pipeline.formats.idr import IdrCameras, save_idr_cameras
+from pipeline.formats.camera_source import load_cameras
+from pipeline.formats.idr import IdrCameras, load_idr_cameras, save_idr_cameras
+from pipeline.geometry.pixels import idr_to_colmap_K
+from pipeline.geometry.rotations import rotation_angles_deg
 from stages.registry import STAGES, route
 from tests.flows.harness import Finished, Porf, refuse
 from tests.porf.tiny_case import TINY_OPTIONS, write_tiny_case
@@ -154,16 +157,67 @@ def test_a_case_has_no_sfm(case: Path, tmp_path: Path) -> None:
     assert finished.code == 2 and "no stage 'sfm'" in finished.text
 
 
+def _as_the_authors_publish(case: Path) -> None:
+    """Matches as numpy pickles them: object arrays of float64, nothing held out."""
+    for path in (case / "colmap_matches").iterdir():
+        with np.load(path, allow_pickle=True) as stored:
+            sources, match = stored["src_idx"], stored["match"]
+        for i, rows in enumerate(match):
+            match[i] = rows.astype(np.float64)
+        np.savez(path, src_idx=sources, match=match)
+
+
+@pytest.mark.parametrize(
+    ("preset", "masks", "distortion"),
+    [
+        ("dtu_sift_porf", True, 0.001),
+        pytest.param("mobilebrick_sift_pose", False, 0.0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_published_case_with_a_published_preset(
+    porf: Porf, tmp_path: Path, preset: str, masks: bool, distortion: float
+) -> None:
+    """No truth; train, go on, mesh, and the cameras in four formats in the case's own frame."""
+    case, out, cameras = tmp_path / "scan1", tmp_path / "out", tmp_path / "cameras"
+    given = write_tiny_case(case, masks=masks).case.cameras
+    _as_the_authors_publish(case)
+    if preset.startswith("mobilebrick"):
+        (case / "cameras_colmap.npz").rename(case / "cameras_arkit.npz")
+    train = {"neus": {**TINY_OPTIONS["neus"], "distortion_weight": distortion}}
+    train |= {"steps": 6, "rays": 32, "log_every": 3}
+    options = {**OPTIONS, "train": train}
+    (tmp_path / "options.yaml").write_text(yaml.safe_dump(options))
+    words = ["--preset", preset, "--config", tmp_path / "options.yaml"]
+    first = porf("train", case, "-o", out, *words, "--to", "train")
+    assert first.code == 0, first.text
+    again = porf("train", out, "--resume", "--to", "train")
+    assert again.code == 0 and again.text.count("cached") == 3, again.text
+    meshed = porf("mesh", out)
+    assert meshed.code == 0, meshed.text
+    assert len(trimesh.load(out / "mesh.ply").faces) > 100
+    exported = refuse("export-cameras", out, "-o", cameras)
+    assert exported.code == 0, exported.text
+    refined = load_idr_cameras(out / "cameras_refine_porf.npz")
+    turned = rotation_angles_deg(given.c2w[:, :3, :3], refined.c2w[:, :3, :3])
+    assert 1e-3 < turned.max() < 1  # the same frame, other cameras
+    rows = np.loadtxt(cameras / "refined_pose.txt").reshape(-1, 4, 4)
+    np.testing.assert_allclose(rows, refined.c2w, atol=1e-6)
+    for file in ("cameras.npz", "sparse/0", "transforms.json"):
+        read = load_cameras(cameras / file).cameras
+        np.testing.assert_allclose([c.c2w for c in read], refined.c2w, atol=1e-6)
+        np.testing.assert_allclose([c.K for c in read], idr_to_colmap_K(refined.K), atol=1e-6)
+
+
 def test_cameras_for_other_programs(trained: tuple[Path, Finished], tmp_path: Path) -> None:
     out, _ = trained
     for state in ("refined", "sfm"):
         target = tmp_path / state
         finished = refuse("export-cameras", out, "--state", state, "-o", target)
         assert finished.code == 0, finished.text
-        assert {"sparse", "transforms.json", "cameras.npz", "poses.txt"} <= {
-            path.name for path in target.iterdir()
-        }
-    rows = np.loadtxt(tmp_path / "refined" / "poses.txt")
+        poses = {"sfm": "poses.txt", "refined": "refined_pose.txt"}[state]
+        names = {path.name for path in target.iterdir()}
+        assert {"sparse", "transforms.json", "cameras.npz", poses} <= names
+    rows = np.loadtxt(tmp_path / "refined" / "refined_pose.txt")
     np.testing.assert_allclose(rows, np.loadtxt(out / "refined_pose.txt"), atol=1e-6)
     assert np.abs(rows - np.loadtxt(tmp_path / "sfm" / "poses.txt")).max() > 1e-5
     refused = refuse("export-cameras", out, "--views", "photos", "-o", tmp_path / "photos")
