@@ -92,3 +92,8 @@ def roi_overrides(roi: str | None) -> list[str]:
 def absolute(path: Path) -> Path:
     """An absolute path without `~`; links stay as they are."""
     return path.expanduser().absolute()
+
+
+def output_folder(case: Path, out: Path | None = None) -> Path:
+    """Where the results of `porf train CASE` lie."""
+    return absolute(out) if out else Path.cwd() / "porf_out" / case.name

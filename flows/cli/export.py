@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from flows.case_folder import CaseFolder
 from flows.cli import console
-from flows.cli.arguments import absolute
+from flows.cli.arguments import absolute, output_folder
 from pipeline.errors import InputError
 from pipeline.store.files import disk_error, replace_tree
 
@@ -39,7 +39,11 @@ ViewsOption = Annotated[
 
 def export_cameras(
     case: Annotated[
-        Path, typer.Argument(help="Output folder of a run, or a PoRF case.", metavar="OUT|CASE")
+        Path,
+        typer.Argument(
+            help="Output folder of a run, or a PoRF case, trained by `porf train` or not.",
+            metavar="OUT|CASE",
+        ),
     ],
     state: StateOption = None,
     form: FormatOption = "all",
@@ -102,7 +106,9 @@ def load_state(
     """The cameras of a run's output folder or of a case."""
     from pipeline.sfm import export  # noqa: PLC0415  (loads pycolmap)
 
-    run = CaseFolder(folder)
+    run = _run_of(folder)
+    if run.exists():
+        folder = run.root
     if not run.exists() or "case" in run.load_record().external:
         if not undistorted:
             raise InputError(f"{folder} comes from a case: it has undistorted views only")
@@ -117,6 +123,18 @@ def load_state(
             )
     parts = export.CaseParts(found["ingest"], found["sfm"], found["scene"], found.get("train"))
     return export.state_of_run(parts, state or ("refined" if parts.train else "sfm"), undistorted)
+
+
+def _run_of(folder: Path) -> CaseFolder:
+    """The run in a folder, or the one that `porf train` made of the case in it."""
+    run, made = CaseFolder(folder), CaseFolder(output_folder(folder))
+    if (
+        not run.exists()
+        and made.exists()
+        and made.load_record().external.get("case") == str(folder)
+    ):
+        return made
+    return run
 
 
 def artifacts(folder: Path) -> dict[str, Path]:

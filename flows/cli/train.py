@@ -17,6 +17,7 @@ from flows.cli.arguments import (
     GroundTruthOption,
     SetOption,
     absolute,
+    output_folder,
 )
 from flows.cli.inspect import changed_settings
 from flows.cli.run import execute
@@ -77,7 +78,7 @@ def train(
         request = RunRequest(
             photos=source,
             source="case",
-            out=_output_folder(source, out),
+            out=output_folder(source, out),
             preset=preset or DEFAULT,
             settings=resolve(preset or DEFAULT, config, overrides).model_dump(mode="json"),
             external=_truth(source, ground_truth, ground_truth_mesh),
@@ -118,7 +119,7 @@ def mesh(
     source = absolute(case)
     folder = CaseFolder(source)
     if not folder.exists():
-        folder = CaseFolder(_output_folder(source, out))
+        folder = CaseFolder(output_folder(source, out))
     if not folder.exists():
         raise InputError(
             f"nothing was trained in {folder.root}", hint=f"train first: porf train {source}"
@@ -130,10 +131,6 @@ def mesh(
         execute(request, shlex.join(["porf", "mesh", str(folder.root)]))
     else:
         _mesh_checkpoint(folder, request, known)
-
-
-def _output_folder(case: Path, out: Path | None) -> Path:
-    return absolute(out) if out else Path.cwd() / "porf_out" / case.name
 
 
 def _going_on(

@@ -222,3 +222,31 @@ def test_cameras_for_other_programs(trained: tuple[Path, Finished], tmp_path: Pa
     assert np.abs(rows - np.loadtxt(tmp_path / "sfm" / "poses.txt")).max() > 1e-5
     refused = refuse("export-cameras", out, "--views", "photos", "-o", tmp_path / "photos")
     assert refused.code == 2 and "undistorted views only" in refused.text
+
+
+def test_a_trained_case_is_exported_by_its_own_name(
+    trained: tuple[Path, Finished], case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `porf mesh CASE` does: with what `porf train CASE` made of it in the present folder."""
+    out, _ = trained
+    shutil.copytree(out, tmp_path / "porf_out" / case.name)
+    words = ("export-cameras", case, "-o", tmp_path / "cameras", "--no-images")
+    assert "8 sfm cameras" in refuse(*words).text  # nothing of it is known here
+    monkeypatch.chdir(tmp_path)
+    exported = refuse(*words)
+    assert exported.code == 0, exported.text
+    assert "8 refined cameras" in exported.text
+    rows = np.loadtxt(tmp_path / "cameras" / "refined_pose.txt")
+    np.testing.assert_allclose(rows, np.loadtxt(out / "refined_pose.txt"), atol=1e-6)
+
+
+def test_a_training_that_diverges_stops_with_its_last_checkpoint(
+    porf: Porf, trained: tuple[Path, Finished], tmp_path: Path
+) -> None:
+    done, _ = trained
+    shutil.copytree(done, tmp_path / "out")
+    steep = ["--set", "train.grid.network_learning_rate=1e30", "--set", "train.log_every=4"]
+    finished = porf("train", tmp_path / "out", "--to", "train", *steep)
+    assert finished.code not in (0, None)
+    assert "near step" in finished.text and "the last good checkpoint:" in finished.text
+    assert "failed" in porf("status", tmp_path / "out").text
