@@ -88,6 +88,11 @@ class NeusModel(NeusRenderer):
         self.chunk_rays: int | None = None
         self._cuda_chunk_rays: int | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.variance.variance.device
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One Adam group: the original trains all three networks at one rate."""
         return [{"params": list(self.parameters()), "lr": self.config.learning_rate}]
@@ -259,11 +264,10 @@ class NeusModel(NeusRenderer):
         gain = 1 if with_gradient else _VALUES_ONLY_GAIN
         if self.chunk_rays is not None:
             return self.chunk_rays * gain
-        device = self.variance.variance.device
-        if device.type != "cuda":
+        if self.device.type != "cuda":
             return _CPU_CHUNK_RAYS * gain
         if self._cuda_chunk_rays is None:
-            free_bytes, _ = torch.cuda.mem_get_info(device)
+            free_bytes, _ = torch.cuda.mem_get_info(self.device)
             rays = int(_CUDA_MEMORY_SHARE * free_bytes / self._bytes_per_ray())
             self._cuda_chunk_rays = max(rays, 1)
         return self._cuda_chunk_rays * gain
@@ -277,8 +281,7 @@ class NeusModel(NeusRenderer):
         return values * self.variance.variance.element_size()
 
     def _chunk_points(self) -> int:
-        is_cuda = self.variance.variance.device.type == "cuda"
-        return _CUDA_CHUNK_POINTS if is_cuda else _CPU_CHUNK_POINTS
+        return _CUDA_CHUNK_POINTS if self.device.type == "cuda" else _CPU_CHUNK_POINTS
 
 
 def _slices(length: int, size: int) -> list[slice]:

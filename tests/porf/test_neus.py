@@ -347,6 +347,39 @@ class TestRendering:
         torch.testing.assert_close(in_chunks.color, even, rtol=0, atol=2e-5)
         assert in_chunks.depth.shape == in_chunks.opacity.shape == (len(even),)
 
+    @pytest.mark.parametrize("config", [SMALL, NeusConfig()])
+    def test_memory_of_a_ray_is_foreseen(self, config: NeusConfig) -> None:
+        """What a chunk keeps for its backward pass, against the estimate that sizes chunks."""
+        model = NeusModel(config, seeded(16))
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        rays = RayBatch(*sphere_rays(4))
+        model.chunk_rays = 4
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model.render(rays, None)
+        weights = sum(p.untyped_storage().nbytes() for p in model.parameters())
+        foreseen = 4 * model._bytes_per_ray()
+        assert 0.3 * foreseen < sum(kept.values()) - 2 * weights < foreseen
+
+    def test_chunks_are_sized_by_device_and_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = NeusModel(SMALL, seeded(17))
+        on_cpu = model._rays_at_once(with_gradient=True)
+        monkeypatch.setattr(NeusModel, "device", torch.device("cuda"))
+        sizes = []
+        for free_bytes in (2**30, 2**33):
+            monkeypatch.setattr(
+                torch.cuda, "mem_get_info", lambda _, free=free_bytes: (free, 2**35)
+            )
+            sizes.append(NeusModel(SMALL, seeded(17))._rays_at_once(with_gradient=True))
+        assert on_cpu < sizes[0]
+        assert sizes[1] == pytest.approx(8 * sizes[0], rel=0.01)
+        assert sizes[0] * model._bytes_per_ray() < 2**30
+
     def test_queries_in_chunks_are_the_fields_own(self) -> None:
         model = NeusModel(SMALL, seeded(10))
         x = points(20_000, 1.0).float()
