@@ -253,6 +253,7 @@ def manifests() -> dict[str, dict[str, Any]]:
                 if name == "ingest"
                 else [],
                 "figures": {"photos": 14, "share": 0.857},
+                "settings": {"steps_per_second": 7.25} if name == "train" else {},
             },
             "paths": {"photos": "/somewhere/my <photos>"} if name == "ingest" else {},
             "started_at": f"2026-01-0{order + 1}T10:00:00+00:00",

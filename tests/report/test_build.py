@@ -124,6 +124,7 @@ def test_unregistered_photos_say_why(page):
 def test_every_stage_is_told_with_its_options(page):
     for text in ("evaluate", "1 min 2 s", "300 MB", "pose.model", "porf", "numpy 2.4.6"):
         assert text in page.words, text
+    assert "steps_per_second 7.25" in page.words
 
 
 def test_pictures_lie_beside_the_page(report):
