@@ -1,6 +1,6 @@
 """Run the pipeline on sets of photos with known truth and write the tables of `docs/results.md`.
 
-    python benchmarks/real_sets.py DATA OUT [SET …]
+    python benchmarks/real_sets.py DATA OUT [SET …] [--jobs N] [--threads N]
 
 DATA holds one folder a set: `photos/` (or the photos themselves), and where known `cameras.npz`
 and `mesh_gt.ply`. Sets that are done already are not computed again.
@@ -141,9 +141,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--jobs", type=int, default=1, help="sets that run at the same time")
+    parser.add_argument("--threads", type=int, help="of one set; default: all cores, shared")
     parser.add_argument("--remark", default="", help="a sentence about these runs")
     arguments = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = [
             pool.submit(run_set, arguments.data, arguments.out, name, threads)

@@ -9,6 +9,7 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from benchmarks.classical import adjusted_by_colmap
 from benchmarks.plain_colmap import default_model
 from flows.case_folder import CaseFolder
 from pipeline.formats.case import Case, load_case
@@ -52,14 +53,19 @@ class Start:
     """A case to refine.
 
     Attributes:
-        ba: runs classical bundle adjustment from the same start.
+        classical: poses (V, 4, 4) by COLMAP's bundle adjustment from the same start and matches.
         calibrate: whether the intrinsics are refined as well.
     """
 
     case: Case
     true_c2w: NDArray
-    ba: Callable[[], NDArray] | None = None
+    classical: Callable[[], NDArray]
     calibrate: bool = False
+
+    @classmethod
+    def of_case(cls, case: Case, true_c2w: NDArray) -> "Start":
+        """A start whose intrinsics stay."""
+        return cls(case, true_c2w, lambda: adjusted_by_colmap(case))
 
 
 def open_source(run: Path, truth: Path) -> Source:
@@ -88,7 +94,7 @@ def started_from(source: Source, c2w_true_frame: NDArray) -> Start:
     own = source.case.cameras
     back = umeyama(source.true_c2w[:, :3, 3], own.c2w[:, :3, 3])
     cameras = replace(own, c2w=back.apply_c2w(c2w_true_frame))
-    return Start(replace(source.case, cameras=cameras), source.true_c2w)
+    return Start.of_case(replace(source.case, cameras=cameras), source.true_c2w)
 
 
 def disturbed(source: Source, seed: int) -> Start:
@@ -138,10 +144,9 @@ def colmap_default(source: Source, true_K: bool, folder: Path) -> Start:
     paths = [source.case.image_paths[i] for i in chosen]
     case = replace(source.case, cameras=cameras, matches=matches, image_paths=paths)
 
-    def adjusted() -> NDArray:
-        return _bundle_adjusted(model, images, K if true_K else None)
-
-    return Start(case, truth, adjusted, calibrate=not true_K)
+    if true_K:
+        return Start.of_case(case, truth)
+    return Start(case, truth, lambda: _bundle_adjusted(model, images), calibrate=True)
 
 
 def at_the_truth(source: Source, folder: Path) -> Start:
@@ -150,7 +155,7 @@ def at_the_truth(source: Source, folder: Path) -> Start:
     case = colmap_default(source, True, folder).case
     back = umeyama(source.true_c2w[:, :3, 3], source.case.cameras.c2w[:, :3, 3])
     cameras = replace(case.cameras, c2w=back.apply_c2w(source.true_c2w))
-    return Start(replace(case, cameras=cameras), source.true_c2w)
+    return Start.of_case(replace(case, cameras=cameras), source.true_c2w)
 
 
 def _file(source: Source, name: str) -> str:
@@ -192,18 +197,11 @@ def _matches(
     return views
 
 
-def _bundle_adjusted(
-    model: pycolmap.Reconstruction, images: list[pycolmap.Image], K: NDArray | None
-) -> NDArray:
-    """Poses (V, 4, 4) after COLMAP's bundle adjustment of all points; K fixes the intrinsics."""
+def _bundle_adjusted(model: pycolmap.Reconstruction, images: list[pycolmap.Image]) -> NDArray:
+    """Poses (V, 4, 4) after COLMAP's bundle adjustment of everything, principal point included."""
     adjusted = pycolmap.Reconstruction(model)
     options = pycolmap.BundleAdjustmentOptions()
-    options.refine_principal_point = K is None
-    if K is not None:
-        options.refine_focal_length = options.refine_extra_params = False
-        for camera in adjusted.cameras.values():
-            camera.model = pycolmap.CameraModelId.PINHOLE
-            camera.params = [K[0, 0, 0], K[0, 1, 1], K[0, 0, 2] + 0.5, K[0, 1, 2] + 0.5]
+    options.refine_principal_point = True
     pycolmap.bundle_adjustment(adjusted, options)
     return np.stack([c2w_of(adjusted.image(image.image_id)) for image in images])
 
@@ -211,7 +209,7 @@ def _bundle_adjusted(
 def starts(source: Source, name: str, folder: Path) -> dict[str, Callable[[int], Start]]:
     """The starts that make sense for a set, by name."""
     found: dict[str, Callable[[int], Start]] = {
-        "sfm": lambda _: Start(source.case, source.true_c2w),
+        "sfm": lambda _: Start.of_case(source.case, source.true_c2w),
         "disturbed": lambda seed: disturbed(source, seed),
         "drift": lambda seed: drift(source, seed),
     }
