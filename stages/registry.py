@@ -56,7 +56,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="train",
-        version=6,
+        version=7,
         config_type=TrainConfig,
         inputs=("scene", "matches"),
         description="joint training of cameras (PoRF) and surface",

@@ -39,6 +39,14 @@ class Tracks:
         point = np.unique(self.point[kept], return_inverse=True)[1].reshape(-1)
         return Tracks(point, self.view[kept], self.xy_px[kept])
 
+    def points_at(self, view: NDArray, xy_px: NDArray) -> NDArray:
+        """Points (M,) that are observed at places (M, 2) of views (M,); -1 = none is there."""
+        keys = _keys(self.view, self.xy_px)
+        order = np.argsort(keys)
+        wanted = _keys(view, xy_px)
+        place = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
+        return np.where(keys[order][place] == wanted, self.point[order][place], -1)
+
 
 def join_tracks(ref: NDArray, src: NDArray, matches_px: NDArray, min_length: int) -> Tracks:
     """Join matches that share keypoints.

@@ -8,7 +8,7 @@ Every view is brought to one ideal camera first, so that views with different in
 change of focal length, principal point and radial distortion.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.geometry.cameras import invert_pose
 from pipeline.geometry.pixels import idr_to_colmap_px
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.tracks import Tracks, join_tracks, triangulate
+from pipeline.porf.detached import attached_views, resected
 from pipeline.porf.epipolar import MatchTable, invert_intrinsics, symmetric_epipolar_errors_px
 from pipeline.porf.lens import Lens
 from pipeline.sfm.adjustment import adjust, tail_scale_px
@@ -35,6 +36,8 @@ _LOSS_PX = 1.0
 _INLIER_PX = 4.0
 _LOOSE = 4.0  # medians
 _MAX_ROUNDS = 10
+_MAX_RETURNS = 2
+_RESECTION_PX = 2 * _INLIER_PX
 _SETTLED_DEG = 0.01
 """Mean turn of a view against the first that the last round may still bring."""
 _MAX_TRACKS = 40_000
@@ -70,7 +73,8 @@ def bundle_adjust(
     """Minimise the reprojection errors of all tracks, on the CPU in float64.
 
     Bad cameras misplace right matches too: rounds begin with a loss as wide as the errors are, and
-    choose their matches anew, until it is down to one pixel and the choice has settled.
+    choose their matches anew, until it is down to one pixel and the choice has settled. Views that
+    lost their matches with the rest on the way are brought back, and the rounds begin again.
 
     Args:
         table: matches in the pixels of K.
@@ -79,8 +83,21 @@ def bundle_adjust(
         lens: starting change of them; None = none.
         fit_loss: go on with a loss whose width is fitted, once, to the errors that one pixel left.
     """
-    ideal = _IdealMatches(table, K)
+    ideal = IdealMatches(table, K)
     poses, lens = c2w.double().cpu().numpy(), lens or Lens.none()
+    adjusted = _rounds(ideal, poses, lens, model, fit_loss)
+    for _ in range(_MAX_RETURNS):
+        returned = ideal.returned(adjusted.c2w.numpy(), adjusted.lens)
+        if returned is None:
+            break
+        adjusted = _rounds(ideal, returned, adjusted.lens, model, fit_loss)
+    return adjusted
+
+
+def _rounds(
+    ideal: "IdealMatches", poses: NDArray, lens: Lens, model: LensModel, fit_loss: bool
+) -> Adjusted:
+    """Adjust, and choose matches anew, until nothing changes."""
     observations, median_px = 0, float("nan")
     fitted_px, last_px = None, None if fit_loss else _LOSS_PX
     for _ in range(_MAX_ROUNDS):
@@ -104,13 +121,29 @@ def bundle_adjust(
     return Adjusted(torch.from_numpy(poses), lens, observations, median_px)
 
 
+def detached_views(table: MatchTable, c2w: Tensor, K: Tensor) -> list[int]:
+    """Views whose matches with most others do not fit cameras c2w (V, 4, 4), K (V, 3, 3); those
+    without any match are not among them."""
+    if table.num_pairs == 0:
+        return []
+    c2w, K, table = c2w.double().cpu(), K.double().cpu(), _on_cpu(table)
+    pair = table.pair_of_match
+    ref, src = table.pair_ref[pair].numpy(), table.pair_src[pair].numpy()
+    attached = attached_views(ref, src, _fitting(table, c2w, K), len(c2w))
+    return [view for view in np.unique([ref, src]).tolist() if not attached[view]]
+
+
+def _on_cpu(table: MatchTable) -> MatchTable:
+    return MatchTable(**{name: value.cpu() for name, value in vars(table).items()})
+
+
 def _turn_deg(before: NDArray, after: NDArray) -> float:
     """Mean change of the views' rotations (V, 4, 4) against the first view's, degrees."""
     relative = (c2w[0, :3, :3].T @ c2w[:, :3, :3] for c2w in (before, after))
     return float(rotation_angles_deg(*relative).mean())
 
 
-class _IdealMatches:
+class IdealMatches:
     """Matches seen by one camera: focal length `focal_px`, principal point at (0, 0)."""
 
     def __init__(self, table: MatchTable, K: Tensor) -> None:
@@ -123,8 +156,7 @@ class _IdealMatches:
         ends = [self._ideal(points[:, :2], inverse[self.ref])]
         ends.append(self._ideal(points[:, 2:], inverse[self.src]))
         self.matches_px = torch.cat(ends, dim=1)
-        on_cpu = {name: value.cpu() for name, value in vars(table).items()}
-        self.table = MatchTable(**{**on_cpu, "points_px": self.matches_px})
+        self.table = replace(_on_cpu(table), points_px=self.matches_px)
 
     def _ideal(self, xy_px: Tensor, K_inverse: Tensor) -> Tensor:
         homogeneous = torch.cat([xy_px, torch.ones_like(xy_px[:, :1])], dim=1)
@@ -135,14 +167,8 @@ class _IdealMatches:
 
         The tracks' pixels are those before the lens is undone.
         """
-        ideal_K = torch.diag(torch.tensor([self.focal_px, self.focal_px, 1.0]).double())
-        K = lens.applied(ideal_K.expand(len(c2w), 3, 3))
-        table = lens.undistorted(self.table, K)
-        distance = symmetric_epipolar_errors_px(table, torch.from_numpy(c2w), K)
-        fits = distance < max(_INLIER_PX, _LOOSE * float(distance.median()))
-        tracks = join_tracks(
-            self.ref[fits].numpy(), self.src[fits].numpy(), self.matches_px[fits].numpy(), 2
-        )
+        K = self._K(c2w, lens)
+        tracks = self._joined(self._fitting(c2w, lens, K))
         if len(tracks) > _MAX_TRACKS:
             tracks = tracks.of_points(np.linspace(0, len(tracks) - 1, _MAX_TRACKS).astype(int))
         straight = Tracks(tracks.point, tracks.view, lens.undistorted_px(tracks, K))
@@ -153,6 +179,61 @@ class _IdealMatches:
         good &= (_spread(straight, found.xyz, c2w) > _MIN_SPREAD)[tracks.point]
         good &= (np.bincount(tracks.point[good], minlength=len(tracks)) >= 2)[tracks.point]
         return tracks.of_observations(good), found.xyz[np.unique(tracks.point[good])], median_px
+
+    def returned(self, c2w: NDArray, lens: Lens) -> NDArray | None:
+        """Poses (V, 4, 4) with those of detached views found anew; None if there are none, or no
+        pose of theirs is found."""
+        K = self._K(c2w, lens)
+        fits = self._fitting(c2w, lens, K)
+        ref, src = self.ref.numpy(), self.src.numpy()
+        attached = attached_views(ref, src, fits, len(c2w))
+        matched = np.isin(np.arange(len(c2w)), np.concatenate([ref, src]))
+        tracks = self._joined(fits & attached[ref] & attached[src])
+        straight = Tracks(tracks.point, tracks.view, lens.undistorted_px(tracks, K))
+        points = triangulate(straight, K.numpy(), c2w).xyz
+        poses = c2w.copy()
+        for view in np.flatnonzero(matched & ~attached).tolist():
+            found = self._resected(view, tracks, points, attached, lens, K)
+            poses[view] = c2w[view] if found is None else found
+        return None if np.array_equal(poses, c2w) else poses
+
+    def _resected(
+        self, view: int, tracks: Tracks, points: NDArray, attached: NDArray, lens: Lens, K: Tensor
+    ) -> NDArray | None:
+        """A view's pose by its matches with attached views, whose points are known."""
+        xy, others, theirs = [], [], []
+        for own, other, columns in ((self.ref, self.src, (0, 2)), (self.src, self.ref, (2, 0))):
+            mine = (own.numpy() == view) & attached[other.numpy()]
+            xy.append(self.matches_px[mine][:, columns[0] : columns[0] + 2].numpy())
+            theirs.append(self.matches_px[mine][:, columns[1] : columns[1] + 2].numpy())
+            others.append(other[mine].numpy())
+        point = tracks.points_at(np.concatenate(others), np.concatenate(theirs))
+        known = np.unique(point, return_index=True)[1]
+        known = known[point[known] >= 0]
+        seen = Tracks(point[known], np.full(len(known), view), np.concatenate(xy)[known])
+        camera = _camera(replace(lens, distortion=(0.0, 0.0)), self.focal_px, "given")
+        return resected(lens.undistorted_px(seen, K), points[seen.point], camera, _RESECTION_PX)
+
+    def _K(self, c2w: NDArray, lens: Lens) -> Tensor:
+        ideal_K = torch.diag(torch.tensor([self.focal_px, self.focal_px, 1.0]).double())
+        return lens.applied(ideal_K.expand(len(c2w), 3, 3))
+
+    def _fitting(self, c2w: NDArray, lens: Lens, K: Tensor) -> NDArray[np.bool_]:
+        return _fitting(lens.undistorted(self.table, K), torch.from_numpy(c2w), K)
+
+    def _joined(self, chosen: NDArray) -> Tracks:
+        return join_tracks(
+            self.ref.numpy()[chosen], self.src.numpy()[chosen], self.matches_px.numpy()[chosen], 2
+        )
+
+
+def _fitting(table: MatchTable, c2w: Tensor, K: Tensor) -> NDArray[np.bool_]:
+    """Matches (M,) that fit the cameras."""
+    distance = symmetric_epipolar_errors_px(table, c2w, K)
+    fits: NDArray[np.bool_] = (
+        distance < max(_INLIER_PX, _LOOSE * float(distance.median()))
+    ).numpy()
+    return fits
 
 
 def _spread(tracks: Tracks, points: NDArray, c2w: NDArray) -> NDArray:

@@ -1,6 +1,7 @@
 """What a finished training is worth, in figures and in words."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +119,18 @@ def decision(gate: Gate, candidates: list[Candidate], accepted: str) -> str | No
         f"{accepted} cameras are taken: held-out matches agree to {taken_px:.3f} px with them, to "
         f"{given_px:.3f} px with the given ones"
     )
+
+
+def contradicted(names: Iterable[str]) -> list[str]:
+    """What to say of views whose matches with most others do not fit their cameras."""
+    listed = list(names)
+    if not listed:
+        return []
+    shown = ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if listed[5:] else "")
+    return [
+        f"the cameras of {shown} contradict their matches with the other photos: they may be "
+        "wrong; compare their renders with the photos, or leave these photos out"
+    ]
 
 
 def judgement(config: TrainConfig, gate: Gate, result: TrainResult, warnings: list[str]) -> Verdict:

@@ -36,6 +36,7 @@ from pipeline.porf.acceleration import (
 )
 from pipeline.porf.artifacts import TrainResult, write_artifacts
 from pipeline.porf.board import Board
+from pipeline.porf.bundle_adjustment import detached_views
 from pipeline.porf.checkpoint import CheckpointFile, training_identity
 from pipeline.porf.compiled import use_threads
 from pipeline.porf.config import TrainConfig
@@ -54,6 +55,7 @@ from pipeline.porf.models import build_field, build_poses, resolve_device
 from pipeline.porf.observations import load_observations
 from pipeline.porf.outcome import (
     camera_figures,
+    contradicted,
     decision,
     exported_cameras,
     judgement,
@@ -364,6 +366,7 @@ class _Training:
             cameras = exported_cameras(cameras, c2w, self.start.K)
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
         result.figures = self._figures(joint, cameras)
+        self.warnings += self._doubts(c2w)
         result.verdict = self._verdict(result)
         field = joint.field if self._trains_surface else None
         write_artifacts(out, joint.config, field, result, c2w, self.case)
@@ -381,6 +384,11 @@ class _Training:
             **lens_figures(self.start.lens, cameras, self.case),
             "psnr_heldout_db": psnr,
         }
+
+    def _doubts(self, c2w: Tensor) -> list[str]:
+        """Views whose cameras (V, 4, 4), normalised frame, their matches contradict, named."""
+        detached = detached_views(self.table, c2w, self.match_K)
+        return contradicted(self.case.image_paths[view].name for view in detached)
 
     def _verdict(self, result: TrainResult) -> Verdict:
         verdict = judgement(self.config, self.gate, result, self.warnings)
