@@ -10,8 +10,9 @@ that are there already are not computed again.
 
 Starts: `sfm` the run's own cameras; `default K` COLMAP's default mapping on the run's features
 (principal point at the centre); `true K` the same poses with the true intrinsics, the setting of
-the paper; `disturbed` true poses turned by 0.5° and moved by 1%; `drift` true poses with a smooth
-error of 0.75° and 1% along the sequence, like a phone's track; `truth` the true cameras.
+the paper; `disturbed` true poses turned by 0.5° and moved by 1%, `far off` by 5° and 5%; `drift`
+true poses with a smooth error of 0.75° and 1% along the sequence, like a phone's track; `truth`
+the true cameras.
 Cases after --joint are trained by the whole stage, too.
 """
 

@@ -97,13 +97,14 @@ def started_from(source: Source, c2w_true_frame: NDArray) -> Start:
     return Start.of_case(replace(source.case, cameras=cameras), source.true_c2w)
 
 
-def disturbed(source: Source, seed: int) -> Start:
-    """True poses turned by 0.5° and moved by 1% of the distance, each on its own."""
+def disturbed(source: Source, seed: int, by_deg: float = 0.5, by_percent: float = 1.0) -> Start:
+    """True poses turned and moved, each on its own; percent of the distance to the object."""
     rng = np.random.default_rng(seed)
     count = len(source.true_c2w)
     axes = rng.normal(size=(count, 3))
-    axes *= np.deg2rad(0.5) / np.linalg.norm(axes, axis=1, keepdims=True)
-    return started_from(source, _moved(source.true_c2w, axes, rng.normal(size=(count, 3))))
+    axes *= np.deg2rad(by_deg) / np.linalg.norm(axes, axis=1, keepdims=True)
+    move = rng.normal(size=(count, 3))
+    return started_from(source, _moved(source.true_c2w, axes, move, by_percent))
 
 
 def drift(source: Source, seed: int) -> Start:
@@ -113,15 +114,16 @@ def drift(source: Source, seed: int) -> Start:
     waves = np.stack([f(k * along) for k in (1, 2) for f in (np.sin, np.cos)], axis=1)
     turn, move = (waves @ rng.normal(size=(4, 3)) for _ in range(2))
     turn *= np.deg2rad(0.75) / np.linalg.norm(turn, axis=1).mean()
-    return started_from(source, _moved(source.true_c2w, turn, move))
+    return started_from(source, _moved(source.true_c2w, turn, move, 1.0))
 
 
-def _moved(c2w: NDArray, turn: NDArray, move: NDArray) -> NDArray:
+def _moved(c2w: NDArray, turn: NDArray, move: NDArray, by_percent: float) -> NDArray:
     moved = c2w.copy()
     middle = c2w[:, :3, 3].mean(axis=0)
     distance = np.linalg.norm(c2w[:, :3, 3] - middle, axis=1).mean()
     moved[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix() @ c2w[:, :3, :3]
-    moved[:, :3, 3] += move * 0.01 * distance / np.linalg.norm(move, axis=1).mean()
+    step = 0.01 * by_percent * distance
+    moved[:, :3, 3] += move * step / np.linalg.norm(move, axis=1).mean()
     return moved
 
 
@@ -211,6 +213,7 @@ def starts(source: Source, name: str, folder: Path) -> dict[str, Callable[[int],
     found: dict[str, Callable[[int], Start]] = {
         "sfm": lambda _: Start.of_case(source.case, source.true_c2w),
         "disturbed": lambda seed: disturbed(source, seed),
+        "far off": lambda seed: disturbed(source, seed, 5.0, 5.0),
         "drift": lambda seed: drift(source, seed),
     }
     if (
