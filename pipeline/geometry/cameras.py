@@ -79,3 +79,17 @@ def look_at(centre: NDArray, target: NDArray, up: NDArray) -> NDArray:
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)
     return make_pose(np.stack([right, down, forward], axis=1), np.asarray(centre))
+
+
+def spread_views(centres: NDArray, limit: int) -> list[int]:
+    """Indices, ascending, of up to `limit` cameras that lie far apart; centres (N, 3).
+
+    Greedy (farthest-point sampling): starts with the first camera and adds the one farthest from
+    all chosen.
+    """
+    chosen = [0] if limit else []
+    nearest = np.linalg.norm(centres - centres[0], axis=1)
+    while len(chosen) < min(limit, len(centres)):
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(centres - centres[chosen[-1]], axis=1))
+    return sorted(chosen)

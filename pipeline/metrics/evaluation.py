@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.formats.idr import IdrCameras
 from pipeline.formats.matches import ViewMatches
+from pipeline.geometry.cameras import spread_views
 from pipeline.metrics.alignment import NOT_ALIGNED, Alignment, align_cameras, align_surfaces
 from pipeline.metrics.clouds import check_frames_fit
 from pipeline.metrics.config import EvaluateConfig
@@ -19,7 +20,7 @@ from pipeline.metrics.distance import sample_surface
 from pipeline.metrics.error_map import FILE, save_errors, vertex_errors
 from pipeline.metrics.heldout import heldout_epipolar
 from pipeline.metrics.poses import PoseErrors, compare_poses
-from pipeline.metrics.renders import RenderedView, Renderer, render_view, spread_views
+from pipeline.metrics.renders import RenderedView, Renderer, render_view
 from pipeline.metrics.selfcheck import check_surface
 from pipeline.metrics.surface import (
     ObjectSphere,

@@ -47,19 +47,6 @@ class RenderedView:
     ssim: float
 
 
-def spread_views(centres: NDArray, count: int) -> list[int]:
-    """Indices, ascending, of `count` cameras that lie far apart; centres (N, 3).
-
-    Greedy: starts with the first camera and adds the one farthest from all chosen.
-    """
-    chosen = [0]
-    nearest = np.linalg.norm(centres - centres[0], axis=1)
-    while len(chosen) < min(count, len(centres)):
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(centres - centres[chosen[-1]], axis=1))
-    return sorted(chosen)
-
-
 def scaled_intrinsics(K: NDArray, scale_x: float, scale_y: float) -> NDArray:
     """Intrinsics (3, 3) of an image resized by these factors, pixel centres at integers."""
     shift = np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.geometry.cameras import spread_views
 from pipeline.porf.config import StereoConfig
 from pipeline.porf.correlation import correlations
 from pipeline.porf.correlation_kernels import UNKNOWN
@@ -39,20 +40,11 @@ def neighbours(c2w: Tensor, count: int) -> list[list[int]]:
     return chosen
 
 
-def spread_views(c2w: Tensor, limit: int) -> list[int]:
-    """Up to `limit` views far from each other (farthest-point sampling of the centres)."""
-    centre = c2w[:, :3, 3].cpu()
-    chosen = [0] if limit else []
-    while len(chosen) < min(limit, len(centre)):
-        distance = torch.cdist(centre, centre[chosen]).min(dim=1).values
-        chosen.append(int(distance.argmax()))
-    return sorted(chosen)
-
-
 def compared_views(c2w: Tensor, options: StereoConfig) -> dict[int, list[int]]:
     """The views that get a depth map, each with the others that it is compared with."""
     others = neighbours(c2w, options.neighbours)
-    return {i: others[i] for i in spread_views(c2w, options.views) if others[i]}
+    chosen = spread_views(c2w[:, :3, 3].cpu().numpy(), options.views)
+    return {i: others[i] for i in chosen if others[i]}
 
 
 @torch.no_grad()

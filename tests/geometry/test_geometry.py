@@ -15,6 +15,7 @@ from pipeline.geometry.cameras import (
     pixel_rays,
     project,
     projection_matrix,
+    spread_views,
 )
 from pipeline.geometry.epipolar import fundamental_matrix, symmetric_epipolar_distance_px
 from pipeline.geometry.pixels import colmap_to_idr_K, colmap_to_idr_px, idr_to_colmap_K
@@ -119,3 +120,11 @@ def test_pixel_conventions_differ_by_half_a_pixel() -> None:
     idr_px, _ = project(colmap_to_idr_K(K), np.eye(4), point)
     np.testing.assert_allclose(idr_px, colmap_to_idr_px(colmap_px))
     np.testing.assert_allclose(idr_to_colmap_K(colmap_to_idr_K(K)), K)
+
+
+def test_spread_views_are_far_apart() -> None:
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    centres = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    assert spread_views(centres, 4) == [0, 6, 12, 18]
+    assert spread_views(centres, 100) == list(range(24))
+    assert spread_views(centres, 0) == []

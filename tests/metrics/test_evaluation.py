@@ -12,7 +12,6 @@ from pipeline.metrics.renders import (
     normal_picture,
     render_view,
     scaled_intrinsics,
-    spread_views,
 )
 from pipeline.metrics.table import Metric, epipolar_metrics
 from pipeline.metrics.truth import TrueCameras
@@ -25,13 +24,6 @@ def test_scaled_intrinsics_keep_pixel_corners_on_pixel_corners():
     full, _ = project(K, np.eye(4), points)
     small, _ = project(scaled_intrinsics(K, 0.25, 0.5), np.eye(4), points)
     assert np.allclose((small + 0.5), (full + 0.5) * [0.25, 0.5])
-
-
-def test_spread_views_are_far_apart():
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    centres = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
-    assert spread_views(centres, 4) == [0, 6, 12, 18]
-    assert spread_views(centres, 100) == list(range(24))
 
 
 class _FlatModel:

@@ -19,11 +19,7 @@ from pipeline.porf.grid import fill_slabs
 from pipeline.porf.interruption import Interruption
 from pipeline.porf.observations import Observations
 from pipeline.porf.semi_global import aggregated
-from pipeline.porf.stereo import (
-    neighbours,
-    spread_views,
-    sweep,
-)
+from pipeline.porf.stereo import compared_views, neighbours, sweep
 from pipeline.porf.stereo_views import StereoViews, stereo_views
 from pipeline.progress import NullProgress
 
@@ -146,8 +142,9 @@ def test_neighbours_stand_at_a_useful_angle() -> None:
 
 
 def test_views_far_apart_come_first() -> None:
-    assert spread_views(torch.from_numpy(_cameras(7)).float(), 3) == [0, 3, 6]
-    assert spread_views(torch.from_numpy(_cameras(3)).float(), 9) == [0, 1, 2]
+    cameras = torch.from_numpy(_cameras(7)).float()
+    assert list(compared_views(cameras, StereoConfig(views=3))) == [0, 3, 6]
+    assert list(compared_views(cameras[:3], StereoConfig(views=9))) == [0, 1, 2]
 
 
 def _ball_anchors(count: int = 4000) -> Anchors:
