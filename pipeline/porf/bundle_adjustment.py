@@ -37,6 +37,7 @@ _INLIER_PX = 4.0
 _LOOSE = 4.0  # medians
 _MAX_ROUNDS = 10
 _MAX_RETURNS = 2
+_SAME_LENS_PX = 0.05
 _RESECTION_PX = 2 * _INLIER_PX
 _SETTLED_DEG = 0.01
 """Mean turn of a view against the first that the last round may still bring."""
@@ -74,7 +75,8 @@ def bundle_adjust(
 
     Bad cameras misplace right matches too: rounds begin with a loss as wide as the errors are, and
     choose their matches anew, until it is down to one pixel and the choice has settled. Views that
-    lost their matches with the rest on the way are brought back, and the rounds begin again.
+    lost their matches with the rest on the way are brought back, and the rounds begin again. A
+    lens that the matches hardly determine is drawn to the given one.
 
     Args:
         table: matches in the pixels of K.
@@ -91,11 +93,35 @@ def bundle_adjust(
         if returned is None:
             break
         adjusted = _rounds(ideal, returned, adjusted.lens, model, fit_loss)
-    return adjusted
+    if model == "given" or adjusted.observations == 0:
+        return adjusted
+    lens = _regularised(ideal, adjusted, model)
+    if ideal.differ_px(lens, adjusted.lens) < _SAME_LENS_PX:
+        return adjusted
+    return _rounds(ideal, adjusted.c2w.numpy(), lens, model, fit_loss, hold_lens=True)
+
+
+def _regularised(ideal: "IdealMatches", adjusted: Adjusted, model: LensModel) -> Lens:
+    """The lens drawn to the given one by as much as the matches leave open; the given one where
+    they do not determine it."""
+    poses = adjusted.c2w.numpy()
+    tracks, points, _ = ideal.tracks(poses, adjusted.lens)
+    scene = _scene(tracks, points, poses, adjusted.lens, ideal.focal_px, model)
+    found = adjust(scene, _LOSS_PX, True, with_covariance=True).covariance
+    if not found:
+        return Lens.none()
+    (covariance,) = found.values()
+    unit = np.array([ideal.focal_px] * 3 + [1.0, 1.0])[: len(covariance)]
+    return adjusted.lens.regularised(covariance / np.outer(unit, unit))
 
 
 def _rounds(
-    ideal: "IdealMatches", poses: NDArray, lens: Lens, model: LensModel, fit_loss: bool
+    ideal: "IdealMatches",
+    poses: NDArray,
+    lens: Lens,
+    model: LensModel,
+    fit_loss: bool,
+    hold_lens: bool = False,
 ) -> Adjusted:
     """Adjust, and choose matches anew, until nothing changes."""
     observations, median_px = 0, float("nan")
@@ -105,7 +131,7 @@ def _rounds(
         if len(tracks) == 0:
             break
         scene = _scene(tracks, points, poses, lens, ideal.focal_px, model)
-        refine = model != "given"
+        refine = model != "given" and not hold_lens
         loss_px = fitted_px or max(_LOSS_PX, width_px)
         after = adjust(scene, loss_px, refine, fixed_intrinsics=not refine)
         ids = sorted(scene.reg_image_ids())
@@ -161,6 +187,15 @@ class IdealMatches:
     def _ideal(self, xy_px: Tensor, K_inverse: Tensor) -> Tensor:
         homogeneous = torch.cat([xy_px, torch.ones_like(xy_px[:, :1])], dim=1)
         return (K_inverse @ homogeneous[..., None])[:, :2, 0] * self.focal_px
+
+    def differ_px(self, first: Lens, second: Lens) -> float:
+        """By how much two lenses show a point at half a focal length from the middle apart."""
+        ends = []
+        for lens in (first, second):
+            r2 = 0.25
+            bent = 0.5 * (1 + lens.distortion[0] * r2 + lens.distortion[1] * r2**2)
+            ends.append(np.array([lens.zoom * bent + lens.shift[0], lens.shift[1]]))
+        return float(np.linalg.norm(ends[0] - ends[1])) * self.focal_px
 
     def tracks(self, c2w: NDArray, lens: Lens) -> tuple[Tracks, NDArray, float]:
         """Tracks that fit the cameras, their points (T, 3), and their median error in pixels.

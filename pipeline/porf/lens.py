@@ -11,6 +11,9 @@ from pipeline.geometry.tracks import Tracks
 from pipeline.porf.epipolar import MatchTable, invert_intrinsics
 
 _ITERATIONS = 20
+_GIVEN_STD = (0.05, 0.02, 0.02, 0.2, 0.2)
+"""Standard deviations of a given calibration's zoom, shift and distortion: wide, for it may be
+COLMAP's default; they matter where matches say little."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,22 @@ class Lens:
     def distorts(self) -> bool:
         """Whether pixels have to be moved before the intrinsics explain them."""
         return self.distortion != (0.0, 0.0)
+
+    def regularised(self, covariance: NDArray) -> "Lens":
+        """Between the given calibration (no change) and this one, as they are known (maximum a
+        posteriori).
+
+        Args:
+            covariance: (3, 3) of this one's zoom and shift, or (5, 5) with distortion.
+        """
+        count = len(covariance)
+        given = np.array([1.0, 0.0, 0.0, 0.0, 0.0])[:count]
+        own = np.array([self.zoom, *self.shift, *self.distortion])[:count]
+        spread = np.diag(np.square(_GIVEN_STD[:count]))
+        gain = np.linalg.solve(spread + covariance, spread).T
+        zoom, x, y, *distortion = (given + gain @ (own - given)).tolist()
+        k1, k2 = distortion or (0.0, 0.0)
+        return Lens(zoom, (x, y), (k1, k2))
 
     def applied(self, K: Tensor) -> Tensor:
         """New intrinsics (V, 3, 3) of views with the given ones."""

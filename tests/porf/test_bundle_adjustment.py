@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.formats.matches import ViewMatches
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.similarity import umeyama
+from pipeline.porf import lens as lens_module
 from pipeline.porf.bundle_adjustment import bundle_adjust
 from pipeline.porf.config import EpipolarConfig
 from pipeline.porf.epipolar import MatchTable
@@ -128,6 +130,40 @@ def test_distortion_that_was_left_is_found_and_undone(tiny: TinyCase) -> None:
     assert start.name == "calibrated_radial"
     assert start.lens.distortion[0] == pytest.approx(0.3, abs=0.1)
     assert start.error_px < judged[2].error_px
+
+
+def test_a_lens_is_weighed_against_the_given_one() -> None:
+    found = Lens(1.1, (0.04, 0.0), (0.1, 0.0))
+    unknown, known = np.diag([1e6] * 5), np.diag([1e-12] * 5)
+    assert found.regularised(unknown).zoom == pytest.approx(1.0, abs=1e-6)
+    assert np.allclose(found.regularised(unknown).distortion, 0, atol=1e-6)
+    assert found.regularised(known).zoom == pytest.approx(1.1)
+    half = found.regularised(np.diag([0.05**2, 0.02**2, 0.02**2]))
+    assert half.zoom == pytest.approx(1.05)
+    assert half.shift == pytest.approx((0.02, 0.0))
+    assert half.distortion == (0.0, 0.0)
+
+
+def test_a_lens_that_matches_hardly_determine_stays_near_the_given_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three neighbouring views and noise of a pixel: their own optimum is nowhere near."""
+    noisy = write_tiny_case(tmp_path, disturbed_deg=0.0, noise_px=1.0, views=24, neighbours=1)
+    near = [[view.sources.index(j) for j in view.sources if j < 3] for view in noisy.case.matches]
+    matches = [
+        ViewMatches([view.sources[k] for k in ks], [view.matches_px[k] for k in ks],
+                    [view.heldout[k] for k in ks])
+        for view, ks in zip(noisy.case.matches[:3], near, strict=False)
+    ]  # fmt: skip
+    table = MatchTable.from_matches(matches, both_directions=False)
+    K = torch.from_numpy(noisy.case.cameras.K)[:3]
+    c2w = torch.from_numpy(noisy.case.cameras.c2w_normalised)[:3]
+    drawn = bundle_adjust(table, c2w, K, "pinhole").lens
+    monkeypatch.setattr(lens_module, "_GIVEN_STD", (1e3,) * 5)
+    free = bundle_adjust(table, c2w, K, "pinhole").lens
+    assert np.linalg.norm(free.shift) > 0.2
+    assert np.linalg.norm(drawn.shift) < 0.05
+    assert drawn.zoom == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_wrong_calibration_is_found_and_needs_evidence(tiny: TinyCase) -> None:
