@@ -1,10 +1,12 @@
 """Progress for a person: rich bars in a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,8 +17,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 _PLAIN_INTERVAL_S = 10.0
+_ZERO = 1e-5
 
 
 def make_reporter(console: Console) -> "TerminalReporter | PlainReporter":
@@ -35,8 +39,10 @@ def duration(seconds: float) -> str:
 
 
 def figures_text(figures: dict[str, float]) -> str:
-    """Figures beside a progress bar."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    """Figures with a progress bar; what rounding left of zero is zero."""
+    return "  ".join(
+        f"{name} {0 if abs(value) < _ZERO else value:.4g}" for name, value in figures.items()
+    )
 
 
 class _Lines:
@@ -94,17 +100,27 @@ class PlainReporter(_Lines):
             self.console.print(escape(line.rstrip()))
 
 
+class BarsWithFigures(Progress):
+    """Bars with their field `figures` on a line of its own: beside a bar there is no room."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """A bar, its figures, the next bar …"""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["figures"]:
+                yield Padding(Text(task.fields["figures"], style="dim"), (0, 0, 0, 2))
+
+
 class TerminalReporter(_Lines):
     """A live bar for the running stage."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._progress = Progress(
+        self._progress = BarsWithFigures(
             SpinnerColumn(),
-            TextColumn("[bold]{task.fields[stage]:9}[/] {task.description:14}"),
-            BarColumn(bar_width=24),
+            TextColumn("[bold]{task.fields[stage]:9}[/] {task.description:11}"),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("[dim]{task.fields[figures]}[/]"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),

@@ -5,11 +5,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.batch.conduct import Ended
 from flows.batch.record import RunResult
-from flows.console import figures_text
+from flows.console import BarsWithFigures, figures_text
 
 
 class BatchConsole:
@@ -19,10 +19,9 @@ class BatchConsole:
         self._console = console
         self._total, self._ended = total, 0
         self._bars: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("[bold]{task.fields[run]}[/] {task.description}"),
+        self._progress = BarsWithFigures(
+            TextColumn("[bold]{task.fields[run]:24}[/] {task.description:20}"),
             BarColumn(bar_width=20),
-            TextColumn("[dim]{task.fields[figures]}[/]"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
