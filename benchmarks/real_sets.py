@@ -157,7 +157,7 @@ def main() -> None:
     target.parent.mkdir(exist_ok=True)
     written = target.read_text() if target.is_file() else ""
     others = "".join(written.partition("\n<!-- ")[1:])  # tables of other scripts
-    text = f"{_preamble(arguments.jobs, threads, arguments.remark)}\n{tables(results)}\n"
+    text = f"{_preamble(arguments.jobs, threads, arguments.remark)}\n\n{tables(results)}\n"
     target.write_text(text + others)
     print(f"wrote {target}")
 
