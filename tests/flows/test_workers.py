@@ -1,17 +1,22 @@
 """A real server, deployments, and a real worker on a small case."""
 
+import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.remote.deploy import RULES
 from flows.remote.places import POOLS
+from flows.remote.watch_flow import submit_new_cases
 from tests.flows.aftermath import clean, contents, made
 from tests.flows.harness import ONE_THREAD, SHORT, SMALL, Porf, SmallCase, until
 from tests.flows.processes import kill, pids, stage_pids
@@ -141,6 +146,62 @@ def test_submit_waits_until_every_run_has_ended(
     told = [line for line in text.splitlines() if " by the test" in line]
     assert [line.split()[0] for line in told] == [first[:8], second[:8]]
     assert "other @ fast  failed: [red]failed by the test" in told[1]
+
+
+def test_a_log_is_followed_until_its_run_has_ended(
+    deployed: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    def write(text: str) -> None:
+        line = {"name": "test", "level": 20, "message": text, "flow_run_id": run}
+        now = datetime.now(UTC).isoformat()
+        logged = httpx.post(f"{deployed.api_url}/logs/", json=[{**line, "timestamp": now}])
+        assert logged.status_code == 201, logged.text
+
+    photos = photos_and_truth / "photos"
+    run = run_id(deployed("submit", photos, "-o", tmp_path / "out", "--pool", "cpu").text)
+    write("the [red]first line")
+    following = deployed.start("logs", run[:8], "--follow")
+    assert following.stdout
+    assert any("the [red]first line" in line for line in following.stdout)
+    write("the last line")
+    assert following.poll() is None
+    state = {"state": {"type": "COMPLETED"}, "force": True}
+    deployed.ask(f"flow_runs/{run}/set_state", state)
+    text, _ = following.communicate(timeout=120)
+    assert (following.returncode, "the last line" in text, "first" in text) == (0, True, False)
+
+
+def test_a_watched_case_is_queued_once_by_whoever_looks(
+    deployed: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    shutil.copytree(photos_and_truth / "photos", inbox / "one")
+
+    def look() -> str:
+        words = ("watch", inbox, "-o", out, "--submit", "--pool", "cpu", "--once", "--quiet", "0s")
+        return run_id(deployed(*words).text)
+
+    first = look()
+    with temporary_settings({PREFECT_API_URL: deployed.api_url}):
+        by_schedule = submit_new_cases(inbox, out, pool="porf-cpu", quiet_s=0)
+    assert by_schedule == {"one": first}
+    next((inbox / "one").iterdir()).unlink()
+    assert look() != first
+    assert deployed.ask(f"flow_runs/{first}")["parameters"]["case"]["out"] == str(out / "one")
+
+
+def test_a_worker_of_a_script_ends_when_it_is_asked_to(deployed: Porf, tmp_path: Path) -> None:
+    """The shell of a script ignores SIGINT for what it runs in the background."""
+    log = tmp_path / "log"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = deployed.start("worker", "--gpu", "0", log=log)  # nothing is queued for those
+    finally:
+        signal.signal(signal.SIGINT, before)
+    until(lambda: "started!" in log.read_text(), 120)
+    worker.terminate()
+    assert worker.wait(60) == 0, log.read_text()
+    assert "stopped!" in log.read_text()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
