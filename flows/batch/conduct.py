@@ -90,6 +90,7 @@ class _Conductor:
         self._threads = max(1, (os.cpu_count() or 1) // jobs)
         self._events: queue.Queue[Event] = queue.Queue()
         self._running: dict[str, tuple[BatchRun, CaseProcess]] = {}
+        self._processes: list[CaseProcess] = []
         self._idle: list[CaseProcess] = []
         self._stages: dict[str, str] = {}
 
@@ -104,15 +105,14 @@ class _Conductor:
             self._handle(name, event)
         for process in self._idle:
             process.close()
-        for process in self._idle:
+        for process in self._processes:  # also those that have served their runs
             process.wait_or_kill()
 
     def interrupt(self) -> None:
         """Let what runs save its checkpoints and end."""
-        processes = [*self._idle, *(process for _, process in self._running.values())]
-        for process in processes:
+        for process in self._processes:
             process.interrupt()
-        for process in processes:
+        for process in self._processes:
             process.wait_or_kill()
         for run, _ in self._running.values():
             self._on_end(run, Ended("interrupted", "interrupted; the same command continues"))
@@ -130,12 +130,14 @@ class _Conductor:
         process.give(run.name, order)
 
     def _new_process(self) -> CaseProcess:
-        return CaseProcess(self._logs, self._threads, self._events)
+        self._processes.append(CaseProcess(self._logs, self._threads, self._events))
+        return self._processes[-1]
 
     def _handle(self, name: str, event: dict[str, Any]) -> None:
         if event["kind"] == "closed":
             ended = event["process"]
-            self._idle = [process for process in self._idle if process is not ended]
+            for processes in (self._idle, self._processes):
+                processes[:] = [process for process in processes if process is not ended]
             ended.exit_code()
             for running in [n for n, (_, process) in self._running.items() if process is ended]:
                 self._finish(running, None)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -108,6 +109,9 @@ def worker(
     os.environ.update(thread_environment(max(1, cores // runs)))
     os.environ.update(worker_environment(url, gpu))
     os.nice(nice)
+    # A script's shell ignores SIGINT for what it runs in the background, and Prefect's worker,
+    # which passes SIGTERM on to itself as SIGINT, would hear neither.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     words += ["--type", "process", "--limit", str(runs), "--name", name or _worker_name(gpu)]
     words += ["--run-once"] if once else []

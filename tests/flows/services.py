@@ -28,6 +28,12 @@ def run_id(text: str) -> str:
     return found[0]
 
 
+def waiting_run_id(process: "subprocess.Popen[str]") -> str:
+    """The next id that a command prints which goes on."""
+    assert process.stdout
+    return run_id(next(line for line in process.stdout if RUN_ID.search(line)))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from flows.batch.conduct import Ended, conduct
 from flows.batch.entries import BatchRun
 from flows.request import RunRequest
 from flows.settings import resolve
+from tests.flows.processes import kill
 
 
 class Listener:
@@ -36,13 +38,19 @@ def run_of(name: str, photos: Path, out: Path) -> BatchRun:
     return BatchRun(name, name, "fast", 0, request)
 
 
+def case_processes() -> set[int]:
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # others of this process' children come and go
+            if "flows.batch.case_process" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
+
+
 def kill_first_child() -> None:
     while True:
-        for child in psutil.Process().children():
-            with suppress(psutil.Error):  # others of this process' children come and go
-                if "flows.batch.case_process" in " ".join(child.cmdline()):
-                    child.kill()
-                    return
+        if kill([*case_processes()][:1]):
+            return
         time.sleep(0.01)
 
 
@@ -64,7 +72,11 @@ def test_one_killed_and_one_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "killed").exists()
 
 
-def test_a_process_serves_several_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("runs_a_process", "processes"), [(25, 1), (2, 2)])
+def test_a_process_serves_several_runs_and_has_ended_with_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs_a_process: int, processes: int
+) -> None:
+    monkeypatch.setattr("flows.batch.conduct._RUNS_A_PROCESS", runs_a_process)
     absent = tmp_path / "absent"
     runs = [run_of(str(number), absent, tmp_path) for number in range(4)]
     ends: dict[str, Ended] = {}
@@ -72,13 +84,10 @@ def test_a_process_serves_several_runs(tmp_path: Path) -> None:
 
     def note(run: BatchRun, end: Ended) -> None:
         ends[run.name] = end
-        for child in psutil.Process().children():
-            with suppress(psutil.Error):
-                if "flows.batch.case_process" in " ".join(child.cmdline()):
-                    seen.add(child.pid)
+        seen.update(case_processes())
 
     (tmp_path / "logs").mkdir()
     conduct(runs, tmp_path / "logs", 1, Listener(), note)
     assert [ends[str(n)].status for n in range(4)] == ["failed"] * 4
-    assert len(seen) == 1
+    assert len(seen) == processes
     assert not any(psutil.pid_exists(pid) for pid in seen)

@@ -1,20 +1,33 @@
 """A real server, deployments, and a real worker on a small case."""
 
+import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.remote.deploy import RULES
 from flows.remote.places import POOLS
+from flows.remote.watch_flow import submit_new_cases
 from tests.flows.aftermath import clean, contents, made
 from tests.flows.harness import ONE_THREAD, SHORT, SMALL, Porf, SmallCase, until
 from tests.flows.processes import kill, pids, stage_pids
-from tests.flows.services import free_port, postgres, run_id, running_service, states_by_id
+from tests.flows.services import (
+    free_port,
+    postgres,
+    run_id,
+    running_service,
+    states_by_id,
+    waiting_run_id,
+)
 
 GOING_ON = ("SCHEDULED", "PENDING", "RUNNING")
 
@@ -109,6 +122,88 @@ def test_a_run_of_a_terminal_cannot_be_cancelled_from_elsewhere(
     assert "terminal" in refused.text
 
 
+def test_submit_waits_until_every_run_has_ended(
+    deployed: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    def submit(*folders: Path) -> "subprocess.Popen[str]":
+        return deployed.start("submit", *folders, "-o", tmp_path / "out", "--pool", "cpu", "--wait")
+
+    def end(run: str, kind: str) -> None:
+        state = {"type": kind, "message": f"[red]{kind.lower()} by the test"}
+        deployed.ask(f"flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    photos = photos_and_truth / "photos"
+    both, alone = submit(photos, tmp_path / "other"), submit(photos)
+    first, second, third = (waiting_run_id(process) for process in (both, both, alone))
+    end(first, "COMPLETED")
+    end(third, "COMPLETED")
+    text, _ = alone.communicate(timeout=120)
+    assert (alone.returncode, both.poll()) == (0, None), text
+    assert f"{third[:8]}  {photos.parent.name} @ fast  completed: [red]completed by" in text
+    end(second, "FAILED")
+    text, _ = both.communicate(timeout=120)
+    assert both.returncode == 1, text
+    told = [line for line in text.splitlines() if " by the test" in line]
+    assert [line.split()[0] for line in told] == [first[:8], second[:8]]
+    assert "other @ fast  failed: [red]failed by the test" in told[1]
+
+
+def test_a_log_is_followed_until_its_run_has_ended(
+    deployed: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    def write(text: str) -> None:
+        line = {"name": "test", "level": 20, "message": text, "flow_run_id": run}
+        now = datetime.now(UTC).isoformat()
+        logged = httpx.post(f"{deployed.api_url}/logs/", json=[{**line, "timestamp": now}])
+        assert logged.status_code == 201, logged.text
+
+    photos = photos_and_truth / "photos"
+    run = run_id(deployed("submit", photos, "-o", tmp_path / "out", "--pool", "cpu").text)
+    write("the [red]first line")
+    following = deployed.start("logs", run[:8], "--follow")
+    assert following.stdout
+    assert any("the [red]first line" in line for line in following.stdout)
+    write("the last line")
+    assert following.poll() is None
+    state = {"state": {"type": "COMPLETED"}, "force": True}
+    deployed.ask(f"flow_runs/{run}/set_state", state)
+    text, _ = following.communicate(timeout=120)
+    assert (following.returncode, "the last line" in text, "first" in text) == (0, True, False)
+
+
+def test_a_watched_case_is_queued_once_by_whoever_looks(
+    deployed: Porf, photos_and_truth: Path, tmp_path: Path
+) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    shutil.copytree(photos_and_truth / "photos", inbox / "one")
+
+    def look() -> str:
+        words = ("watch", inbox, "-o", out, "--submit", "--pool", "cpu", "--once", "--quiet", "0s")
+        return run_id(deployed(*words).text)
+
+    first = look()
+    with temporary_settings({PREFECT_API_URL: deployed.api_url}):
+        by_schedule = submit_new_cases(inbox, out, pool="porf-cpu", quiet_s=0)
+    assert by_schedule == {"one": first}
+    next((inbox / "one").iterdir()).unlink()
+    assert look() != first
+    assert deployed.ask(f"flow_runs/{first}")["parameters"]["case"]["out"] == str(out / "one")
+
+
+def test_a_worker_of_a_script_ends_when_it_is_asked_to(deployed: Porf, tmp_path: Path) -> None:
+    """The shell of a script ignores SIGINT for what it runs in the background."""
+    log = tmp_path / "log"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = deployed.start("worker", "--gpu", "0", log=log)  # nothing is queued for those
+    finally:
+        signal.signal(signal.SIGINT, before)
+    until(lambda: "started!" in log.read_text(), 120)
+    worker.terminate()
+    assert worker.wait(60) == 0, log.read_text()
+    assert "stopped!" in log.read_text()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def service(porf: Porf, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Porf]:
     """A server of its own, as `porf server` runs it, with a password."""
@@ -128,11 +223,12 @@ def test_a_worker_works_off_what_was_submitted(
     assert httpx.post(f"{service.api_url}/flow_runs/filter", json={}).status_code == 401
     assert service("runs", PREFECT_API_AUTH_STRING="porf:wrong").code == 2
     assert service("deploy").code == 0
-    submitted = service("submit", photos, "-o", out, "--to", "ingest")
-    assert submitted.code == 0, submitted.text
-    first = run_id(submitted.text)
+    waiting = service.start("submit", photos, "-o", out, "--to", "ingest", "--wait")
+    first = waiting_run_id(waiting)
     worked = service("worker", "--once", "--limit", "1")
     assert worked.code == 0, worked.text
+    waited, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, "completed" in waited) == (0, True), waited
     assert "completed" in service("runs").text
     said = service("logs", first).text
     assert "ingest starts: not made yet" in said
@@ -140,8 +236,11 @@ def test_a_worker_works_off_what_was_submitted(
     again = run_id(service("retry", first).text)
     assert service("worker", "--once", "--limit", "1").code == 0
     assert "ingest: cached" in service("logs", again).text
-    wrong = run_id(service("submit", tmp_path / "absent", "-o", tmp_path / "out2").text)
+    waiting = service.start("submit", tmp_path / "absent", "-o", tmp_path / "out2", "--wait")
+    wrong = waiting_run_id(waiting)
     service("worker", "--once", "--limit", "1")
+    waited, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, "does not exist" in waited) == (1, True), waited
     told = service("logs", wrong).text
     assert "does not exist" in told
     assert "Traceback" not in told
