@@ -40,6 +40,7 @@ def run(ctx: StageContext) -> Verdict:
         device,
         ctx.progress,
         up,
+        model.backdrop if model.config.field == "grid" else None,
     )
     unit = scene.get("unit", "unknown")
     save_surface(ctx.out, surface, up, config.obj, unit)

@@ -64,7 +64,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="mesh",
-        version=4,
+        version=5,
         config_type=MeshConfig,
         inputs=("scene", "train"),
         description="the trained field as a cleaned, coloured mesh",

@@ -143,6 +143,13 @@ class GridModel(nn.Module):
             },
         )
 
+    def outside_color(self, rays: RayBatch) -> Tensor:
+        """What rays would show, (B, 3), if there were nothing in the unit sphere."""
+        near, far, hit = unit_sphere_interval(rays)
+        front_alpha, front, back_alpha, back = self.outside(rays, near, far, hit, None)
+        weights = section_weights(torch.cat([front_alpha, back_alpha], dim=1))
+        return (torch.cat([front, back], dim=1) * weights[..., None]).sum(1)
+
     def _roughness(
         self, inside: _Inside, weights: Tensor, generator: torch.Generator | None
     ) -> Tensor:

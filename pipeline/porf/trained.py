@@ -13,8 +13,9 @@ from pipeline.errors import InputError
 from pipeline.porf.artifacts import MODEL_FILE
 from pipeline.porf.checkpoint import FORMAT, load_plain
 from pipeline.porf.config import TrainConfig
+from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.models import build_field, resolve_device
-from pipeline.porf.rays import FieldModel, camera_rays
+from pipeline.porf.rays import FieldModel, RayBatch, camera_rays
 
 
 class TrainedModel:
@@ -70,7 +71,6 @@ class TrainedModel:
             is; depth (h, w) distance along the ray, normalised units; opacity (h, w) of what lies
             inside the unit sphere.
         """
-        to_rgb = [2, 1, 0] if self.config.color_order == "bgr" else [0, 1, 2]
         parts: dict[str, list[Tensor]] = {"rgb": [], "normal": [], "depth": [], "opacity": []}
         pose = torch.as_tensor(np.asarray(c2w_normalised)[None]).float().to(self.device)
         K_inv = torch.as_tensor(np.linalg.inv(K)[None]).float().to(self.device)
@@ -79,8 +79,9 @@ class TrainedModel:
         for xy in pixels.split(chunk_rays):
             view = torch.zeros(len(xy), dtype=torch.long, device=self.device)
             output = self.field.render(camera_rays(pose, K_inv, view, xy), None)
-            levels = output.color[:, to_rgb] * self.config.color_divisor
-            parts["rgb"].append(levels.round().clamp(0, 255).to(torch.uint8).cpu())
+            parts["rgb"].append(
+                self._levels(output.color).round().clamp(0, 255).to(torch.uint8).cpu()
+            )
             parts["normal"].append(output.normal.cpu())
             parts["depth"].append(output.depth.cpu())
             parts["opacity"].append(output.opacity.cpu())
@@ -88,6 +89,28 @@ class TrainedModel:
             name: torch.cat(rows).view(height, width, *rows[0].shape[1:]).numpy()
             for name, rows in parts.items()
         }
+
+    @torch.no_grad()
+    def backdrop(self, origins: NDArray, directions: NDArray, chunk_rays: int = 8192) -> NDArray:
+        """Grey levels (R, 3), RGB, that rays would show if nothing were in the unit sphere; of the
+        fast field.
+
+        Args:
+            origins, directions: (R, 3) and unit (R, 3), normalised frame.
+        """
+        field = cast(GridModel, self.field)
+        parts = []
+        for begin in range(0, len(origins), chunk_rays):
+            rows = slice(begin, begin + chunk_rays)
+            ends = (torch.tensor(e[rows], dtype=torch.float32) for e in (origins, directions))
+            rays = RayBatch(*(end.to(self.device) for end in ends))
+            parts.append(self._levels(field.outside_color(rays)).cpu())
+        return torch.cat(parts).numpy()
+
+    def _levels(self, color: Tensor) -> Tensor:
+        """Grey levels (R, 3), RGB, of trained colours."""
+        to_rgb = [2, 1, 0] if self.config.color_order == "bgr" else [0, 1, 2]
+        return color[:, to_rgb] * self.config.color_divisor
 
 
 def load_trained(train_dir: Path, device: str | torch.device = "cpu") -> TrainedModel:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.geometry.raycast import RayScene
 from pipeline.progress import Progress
+from pipeline.surface.backdrop import Backdrop, remove_backdrop
 from pipeline.surface.check import measure_shape, shape_verdicts, shape_warnings
 from pipeline.surface.clean import (
     Cleaning,
@@ -61,6 +62,7 @@ def build_surface(
     device: str,
     progress: Progress,
     up: NDArray | None = None,
+    backdrop: Backdrop | None = None,
 ) -> Surface:
     """Extract, clean and colour.
 
@@ -71,6 +73,7 @@ def build_surface(
         sparse_points: (P, 3) in the normalised frame; may be empty.
         device: where the field wants its points.
         up: (3,) unit direction; as the cameras have it where it is not told.
+        backdrop: what rays show beyond the region of interest; None = not known.
 
     Raises:
         InputError: the field has no surface, or nothing is left after cleaning.
@@ -78,7 +81,11 @@ def build_surface(
     extraction = _extract(sdf, config, device, progress)
     tolerance = SIGHT_TOLERANCE_CELLS * extraction.cell
     up = mean_camera_up(views.c2w) if up is None else up
-    cleaning = _clean(extraction, views, sparse_points, config, tolerance, up, progress)
+    cleaning = Cleaning(extraction.mesh)
+    _keep_what_is_seen(cleaning, views, config, tolerance, up, progress)
+    if config.remove_backdrop and backdrop is not None:
+        remove_backdrop(cleaning, views, backdrop, tolerance, progress)
+    _keep_what_is_large(cleaning, sparse_points, config, 3 * extraction.cell, progress)
     mesh, changes = _finish(cleaning.mesh, config, progress)
     colours = colour_vertices(mesh, views, tolerance, config.blended_views, progress)
     shape = measure_shape(mesh, extraction.cell)
@@ -146,16 +153,15 @@ def _finish(
     return mesh, changes
 
 
-def _clean(
-    extraction: Extraction,
+def _keep_what_is_seen(
+    cleaning: Cleaning,
     views: Views,
-    sparse_points: NDArray,
     config: MeshConfig,
     tolerance: float,
     up: NDArray,
     progress: Progress,
-) -> Cleaning:
-    cleaning = Cleaning(extraction.mesh)
+) -> None:
+    """Cut off what lies outside of region and masks, and what too few photos see."""
     clip_to_sphere(cleaning)
     # seen before anything is taken away, so that nothing comes into sight by the cleaning
     seen_by = count_seeing_views(cleaning.mesh, views, tolerance, progress)
@@ -164,18 +170,23 @@ def _clean(
         seen_by = seen_by[stays]
     if config.views_needed > 0:
         remove_unseen(cleaning, seen_by, min(config.views_needed, len(views)), up)
+
+
+def _keep_what_is_large(
+    cleaning: Cleaning,
+    sparse_points: NDArray,
+    config: MeshConfig,
+    reach: float,
+    progress: Progress,
+) -> None:
+    """Drop floaters, and say what all steps removed."""
     remove_floaters(
-        cleaning,
-        config.min_component_fraction,
-        sparse_points,
-        config.min_component_points,
-        reach=3 * extraction.cell,
+        cleaning, config.min_component_fraction, sparse_points, config.min_component_points, reach
     )
     for removal in cleaning.removals:
         progress.note(
             f"{removal.step}: removed {removal.faces} faces ({removal.area_fraction:.1%})"
         )
-    return cleaning
 
 
 def outward_fraction(

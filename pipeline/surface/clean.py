@@ -94,6 +94,7 @@ _HINTS = {
     "masks": "check that the masks are white on the object, or set `mesh.use_masks` to false",
     "unseen": "the training has no surface where the cameras look: train longer, or look at "
     "renders and poses in the report; `mesh.views_needed=0` keeps unseen surface",
+    "backdrop": "all of it is as dark as the backdrop: `mesh.remove_backdrop=false` keeps it",
     "floaters": "lower `mesh.min_component_fraction`",
 }
 

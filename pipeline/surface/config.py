@@ -24,6 +24,11 @@ class MeshConfig(StageConfig):
     views_needed: int = Field(
         2, ge=0, description="surface that fewer photos see is removed; 0 keeps all"
     )
+    remove_backdrop: bool = Field(
+        True,
+        description="remove dark surface at the region's boundary that no photo tells from a dark "
+        "backdrop",
+    )
     min_component_fraction: float = Field(
         0.02, ge=0.0, le=1.0, description="pieces below this share of the largest one are removed"
     )

@@ -12,8 +12,8 @@ from tests.surface.analytic_scene import balls, make_views, ring
 BESIDE = torch.tensor([0.0, -0.75, 0.35])
 """Middle of a third ball, which the masks do not show; its area is 1.6% of the largest one's."""
 
-SHOWN_ELSEWHERE = {"threshold", "obj", "device", "chunk_points"}
-"""By tests of the stage and of the extraction; the last two do not change the surface."""
+SHOWN_ELSEWHERE = {"threshold", "obj", "remove_backdrop", "device", "chunk_points"}
+"""By tests of the stage, the extraction, and backdrops; the last two do not change the surface."""
 
 CASES = {
     "resolution": ({}, {"resolution": 64}),
