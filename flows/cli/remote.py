@@ -144,7 +144,7 @@ def runs(
                 _state(run),
                 f"{began:%Y-%m-%d %H:%M:%S}" if began else "",
                 duration(run.total_run_time.total_seconds()),
-                escape(message.splitlines()[0][:80] if message else ""),
+                escape(message.splitlines()[0] if message else ""),
             )
         console.print(table)
 

@@ -129,10 +129,10 @@ def test_submit_waits_until_every_run_has_ended(
         return deployed.start("submit", *folders, "-o", tmp_path / "out", "--pool", "cpu", "--wait")
 
     def end(run: str, kind: str) -> None:
-        state = {"type": kind, "message": f"[red]{kind.lower()} by the test"}
+        state = {"type": kind, "message": f"[red]{kind.lower()} by the test{reason}"}
         deployed.ask(f"flow_runs/{run}/set_state", {"state": state, "force": True})
 
-    photos = photos_and_truth / "photos"
+    photos, reason = photos_and_truth / "photos", " for a long reason" * 10
     both, alone = submit(photos, tmp_path / "other"), submit(photos)
     first, second, third = (waiting_run_id(process) for process in (both, both, alone))
     end(first, "COMPLETED")
@@ -146,6 +146,7 @@ def test_submit_waits_until_every_run_has_ended(
     told = [line for line in text.splitlines() if " by the test" in line]
     assert [line.split()[0] for line in told] == [first[:8], second[:8]]
     assert "other @ fast  failed: [red]failed by the test" in told[1]
+    assert f"[red]failed by the test{reason}" in deployed("runs", "--state", "failed").text
 
 
 def test_a_log_is_followed_until_its_run_has_ended(
