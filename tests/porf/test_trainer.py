@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from pipeline.errors import InputError, TrainingDiverged
 from pipeline.formats.idr import load_idr_cameras
 from pipeline.formats.poses import load_pose_text
+from pipeline.geometry.cameras import pixel_rays
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.similarity import umeyama
 from pipeline.porf.artifacts import HISTORY_COLUMNS
 from pipeline.porf.config import TrainConfig
 from pipeline.porf.grid import GridSurface
 from pipeline.porf.joint import JointTraining
+from pipeline.porf.rays import RayBatch, unit_sphere_interval
 from pipeline.porf.trained import load_trained
 from pipeline.porf.trainer import train
 from pipeline.progress import NullProgress
@@ -79,6 +81,26 @@ def test_cameras_and_surface_of_a_ball(tiny: TinyCase, tmp_path: Path) -> None:
     assert rendered["rgb"].shape == photo.shape and rendered["rgb"].dtype == np.uint8
     assert rendered["depth"].shape == rendered["opacity"].shape == photo.shape[:2]
     assert np.abs(rendered["rgb"] - photo).mean() < 25
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_backdrop_is_what_renders_show_beside_the_sphere(
+    tiny: TinyCase, tmp_path: Path, order: str
+) -> None:
+    config = options(steps=10, color_order=order, stereo={"views": 0})
+    train(tiny.case, config, tmp_path / "out", tmp_path / "work")
+    model = load_trained(tmp_path / "out")
+    K, c2w = model.K[0].copy(), model.c2w[0]
+    K[:2, :2] /= 4  # a view so wide that most of its rays pass the unit sphere by
+    grid = np.stack(np.meshgrid(np.arange(model.width), np.arange(model.height)), axis=-1)
+    origins, directions = pixel_rays(K, c2w, grid.reshape(-1, 2))
+    rays = RayBatch(*(torch.from_numpy(ends).float() for ends in (origins, directions)))
+    beside = ~unit_sphere_interval(rays)[2].numpy()
+    shown = model.render(K, c2w, model.width, model.height)["rgb"].reshape(-1, 3)
+    assert beside.mean() > 0.3
+    np.testing.assert_allclose(
+        model.backdrop(origins, directions)[beside], shown[beside], atol=0.51
+    )
 
 
 def test_artifacts_agree_with_each_other(tiny: TinyCase, tmp_path: Path) -> None:

@@ -108,7 +108,12 @@ def test_facts_are_written_with_unit_and_frame(made):
     assert facts["frame"] == "world"
     assert facts["glb_up"] == {"direction": [0.0, 0.0, 1.0], "from": "scene"}
     assert np.allclose([facts["bounds"]["low"], facts["bounds"]["high"]], mesh.bounds, atol=1e-4)
-    assert [step["step"] for step in facts["removed"]] == ["region", "unseen", "floaters"]
+    assert [step["step"] for step in facts["removed"]] == [
+        "region",
+        "unseen",
+        "backdrop",
+        "floaters",
+    ]
     assert facts["outward_fraction"] > 0.95
     assert verdict.settings["device"] in ("cpu", "cuda")
 
