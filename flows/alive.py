@@ -6,8 +6,7 @@ nobody holds belong to runs that were killed: their state is set to CRASHED.
 
 import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -19,28 +18,37 @@ LOCAL = "local"
 _FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-@contextmanager
-def alive(folder: Path, run_id: str | None, where: str) -> Iterator[None]:
-    """Be seen to live as this run of Prefect.
+_held: list[tuple[Path, TextIO]] = []
+"""Files of this process's runs, locked for as long as they are open."""
+
+
+def show_alive(folder: Path, run_id: str | None, where: str) -> None:
+    """Be seen to live as this run of Prefect until `rest`, or the end of this process.
+
+    That is longer than the flow's own code runs: Prefect tells the server how it ended only then.
 
     Args:
         folder: home of Prefect's history.
         where: API address of the run's server, or `LOCAL`.
     """
     if run_id is None:
-        yield
         return
     path = folder / "alive" / f"{run_id}.json"
-    try:
-        file = _held_file(path, {"id": run_id, "server": where})
-    except OSError:
-        yield  # a disk that refuses costs a tidy page, not the run
-        return
-    with file:
-        try:
-            yield
-        finally:
+    with suppress(OSError):  # a disk that refuses costs a tidy page, not the run
+        _held.append((path, _held_file(path, {"id": run_id, "server": where})))
+
+
+def rest(known: bool) -> None:
+    """This process runs nothing any more.
+
+    Args:
+        known: the server knows how the runs ended; else it is told what `bury_dead` says of them.
+    """
+    while _held:
+        path, file = _held.pop()
+        if known:
             path.unlink(missing_ok=True)
+        file.close()
 
 
 def _held_file(path: Path, content: dict[str, str]) -> TextIO:

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.states import State
 from prefect.tasks import exponential_backoff
 
-from flows.alive import alive
+from flows.alive import show_alive
 from flows.case_folder import CaseFolder, StageState
 from flows.execute import make_artifact
 from flows.listeners import StageListener, current_reporter
@@ -40,13 +40,13 @@ def reconstruct(request: RunRequest) -> dict[str, str]:
     folder, settings, choice, external = open_run(request)
     made: dict[str, Manifest] = {}
     stages = route(external)
+    show_alive(home(), flow_run.id, server_name())
     try:
-        with alive(home(), flow_run.id, server_name()):
-            for name in choice.wanted:
-                recipe = make_recipe(
-                    stages[name], settings, {n: m.content for n, m in made.items()}, external
-                )
-                made[name] = _bring_up_to_date(folder, request, settings, recipe, made, choice)
+        for name in choice.wanted:
+            recipe = make_recipe(
+                stages[name], settings, {n: m.content for n, m in made.items()}, external
+            )
+            made[name] = _bring_up_to_date(folder, request, settings, recipe, made, choice)
     finally:
         removed = folder.publish_results(made)
         _remember(folder, made)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from flows.alive import bury_dead
+from flows.alive import bury_dead, rest
 from flows.case_folder import CaseFolder
 from flows.finished import finished_results
 from flows.hush import hush_services
@@ -61,8 +61,10 @@ def _run_once(request: RunRequest) -> PorfError | None:
             bury_dead(home(), server_name(), api_url)
         results = CaseFolder(request.out).prefect_results
         with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOCAL_STORAGE_PATH: results}):
+            ended = False
             try:
                 state = reconstruct(request, return_state=True)
+                ended = True
                 drain(state.state_details.flow_run_id)
                 flush()
             except (httpx.HTTPError, OSError) as error:
@@ -71,6 +73,8 @@ def _run_once(request: RunRequest) -> PorfError | None:
                 if not isinstance(error.__cause__, httpx.HTTPError | OSError):
                     raise
                 return _without_server(request, error.__cause__)
+            finally:
+                rest(known=ended)
         learn_from(request, began)
         if state.is_completed():
             return None

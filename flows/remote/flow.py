@@ -11,7 +11,7 @@ from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Failed, State
 
-from flows.alive import bury_dead
+from flows.alive import bury_dead, rest
 from flows.console import duration
 from flows.listeners import reporting
 from flows.preflight.check import check_run
@@ -53,7 +53,10 @@ def _reconstruct(case: Case) -> dict[str, str]:
         bury_dead(home(), server_name(), os.environ.get("PREFECT_API_URL", ""))
     began = datetime.now(UTC).replace(microsecond=0)
     with reporting(LogReporter(log)):
-        keys: dict[str, str] = reconstruct.fn(request)  # its stages become tasks of this run
+        try:
+            keys: dict[str, str] = reconstruct.fn(request)  # its stages become tasks of this run
+        finally:
+            rest(known=True)  # who is killed from here on is missed by the server itself
     learn_from(request, began)
     if case.publish:
         done = publish(folder, case.publish)
