@@ -82,6 +82,24 @@ def test_only_what_is_missing_is_computed_and_failures_are_remembered(
     assert "nothing has changed" not in third.text
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_as_many_runs_at_a_time_as_asked_for_each_with_its_seed(
+    porf: Porf, tmp_path: Path, jobs: int
+) -> None:
+    """Photos that turn out to be none end a run soon."""
+    case, out = tmp_path / "cases" / "bad", tmp_path / "out"
+    case.mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        (case / name).write_text("no photo")
+    words = ["--seed", "3", "--seed", "5", "--jobs", str(jobs)]
+    said = porf("batch", case.parent, "-o", out, *words).text
+    record = BatchRecord.load(out)
+    assert record
+    assert {run.name: run.seed for run in record.runs} == {"bad-seed3": 3, "bad-seed5": 5}
+    both_started = max(said.index(f"bad-seed{seed} starts") for seed in (3, 5))
+    assert (both_started < said.index("1/2")) == (jobs == 2)
+
+
 def test_a_batch_that_is_asked_to_stop_lets_its_runs_save(
     porf: Porf, small_case: SmallCase, tmp_path: Path
 ) -> None:

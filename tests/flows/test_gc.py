@@ -46,6 +46,15 @@ def test_it_shows_first_and_deletes_on_demand(used: tuple[CaseFolder, Path]) -> 
     assert "nothing to free" in refuse("gc", folder.root).text
 
 
+def test_what_fits_into_a_size_is_kept(used: tuple[CaseFolder, Path]) -> None:
+    folder, _ = used
+    assert "nothing to free" in refuse("gc", folder.root, "--keep", "1GB").text
+    assert "would be freed" in refuse("gc", folder.root, "--keep", "1").text
+    refused = refuse("gc", folder.root, "--keep", "some")
+    assert refused.code == 2
+    assert "--keep some: expected a size" in refused.text
+
+
 def test_a_batch_is_collected_case_by_case(used: tuple[CaseFolder, Path], tmp_path: Path) -> None:
     folder, _ = used
     (tmp_path / "batch.json").write_text(json.dumps({"source": "x"}))

@@ -196,13 +196,14 @@ def test_a_worker_of_a_script_ends_when_it_is_asked_to(deployed: Porf, tmp_path:
     log = tmp_path / "log"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        worker = deployed.start("worker", "--gpu", "0", log=log)  # nothing is queued for those
+        # nothing is queued for workers with a GPU
+        worker = deployed.start("worker", "--gpu", "0", "--name", "desk", log=log)
     finally:
         signal.signal(signal.SIGINT, before)
     until(lambda: "started!" in log.read_text(), 120)
     worker.terminate()
     assert worker.wait(60) == 0, log.read_text()
-    assert "stopped!" in log.read_text()
+    assert "Worker 'desk' stopped!" in log.read_text()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
