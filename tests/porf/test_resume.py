@@ -15,7 +15,7 @@ from pipeline.porf.config import TrainConfig
 from pipeline.porf.fast_renderer import GridModel
 from pipeline.porf.joint import JointTraining
 from pipeline.porf.trainer import train
-from tests.porf.test_robust_training import little_memory
+from tests.porf.test_training_memory import little_memory
 from tests.porf.tiny_case import TINY_OPTIONS, TinyCase, write_tiny_case
 
 STEPS, SECOND = 10, 4
