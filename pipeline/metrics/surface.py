@@ -158,21 +158,15 @@ def compare_surfaces(
     predicted_vertices = alignment.apply_points(predicted.vertices)
     sphere = ObjectSphere.of(np.asarray(true.vertices))
     spacing = protocol.spacing * sphere.radius
+    aligned = (predicted_vertices, np.asarray(predicted.faces))
     missed = None
     if viewers is None:
-        check_frames_fit(predicted_vertices, np.asarray(true.vertices), "the reconstruction")
-        on_predicted = sample_surface(predicted_vertices, predicted.faces, spacing)
-        on_true = sample_surface(true.vertices, true.faces, spacing)
+        on_predicted, on_true = _whole_points(aligned, true, spacing)
     else:
         check_camera_scale(viewers.c2w[:, :3, 3], sphere)
         check_frames(viewers)
         on_predicted, on_true, missed = _seen_points(
-            (predicted_vertices, np.asarray(predicted.faces)),
-            true,
-            viewers,
-            protocol,
-            spacing,
-            progress,
+            aligned, true, viewers, protocol, spacing, progress
         )
     cap = protocol.cap * sphere.radius
     to_true = SurfaceDistance(true.vertices, true.faces, spacing)
@@ -198,6 +192,14 @@ def compare_surfaces(
             cap,
         ),
     )
+
+
+def _whole_points(
+    predicted: tuple[NDArray, NDArray], true: trimesh.Trimesh, spacing: float
+) -> tuple[NDArray, NDArray]:
+    """Points spread over both surfaces, as far as their frames fit; predicted: vertices, faces."""
+    check_frames_fit(predicted[0], np.asarray(true.vertices), "the reconstruction")
+    return sample_surface(*predicted, spacing), sample_surface(true.vertices, true.faces, spacing)
 
 
 def _normal_consistency(

@@ -21,7 +21,7 @@ from pipeline.geometry.cameras import invert_pose
 from pipeline.geometry.pixels import idr_to_colmap_px
 from pipeline.geometry.rotations import rotation_angles_deg
 from pipeline.geometry.tracks import Tracks, join_tracks, triangulate
-from pipeline.porf.detached import attached_views, resected
+from pipeline.porf.detached import attached_views, detached, resected
 from pipeline.porf.epipolar import MatchTable, invert_intrinsics, symmetric_epipolar_errors_px
 from pipeline.porf.lens import Lens
 from pipeline.sfm.adjustment import adjust, tail_scale_px
@@ -156,7 +156,7 @@ def detached_views(table: MatchTable, c2w: Tensor, K: Tensor) -> list[int]:
     pair = table.pair_of_match
     ref, src = table.pair_ref[pair].numpy(), table.pair_src[pair].numpy()
     attached = attached_views(ref, src, _fitting(table, c2w, K), len(c2w))
-    return [view for view in np.unique([ref, src]).tolist() if not attached[view]]
+    return detached(attached, ref, src)
 
 
 def _on_cpu(table: MatchTable) -> MatchTable:
@@ -222,12 +222,14 @@ class IdealMatches:
         fits = self._fitting(c2w, lens, K)
         ref, src = self.ref.numpy(), self.src.numpy()
         attached = attached_views(ref, src, fits, len(c2w))
-        matched = np.isin(np.arange(len(c2w)), np.concatenate([ref, src]))
+        lost = detached(attached, ref, src)
+        if not lost:
+            return None
         tracks = self._joined(fits & attached[ref] & attached[src])
         straight = Tracks(tracks.point, tracks.view, lens.undistorted_px(tracks, K))
         points = triangulate(straight, K.numpy(), c2w).xyz
         poses = c2w.copy()
-        for view in np.flatnonzero(matched & ~attached).tolist():
+        for view in lost:
             found = self._resected(view, tracks, points, attached, lens, K)
             poses[view] = c2w[view] if found is None else found
         return None if np.array_equal(poses, c2w) else poses

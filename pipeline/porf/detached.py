@@ -36,6 +36,11 @@ def attached_views(ref: NDArray, src: NDArray, fits: NDArray, view_count: int) -
     return attached
 
 
+def detached(attached: NDArray[np.bool_], ref: NDArray, src: NDArray) -> list[int]:
+    """Views that have matches, and are not among the attached (V,)."""
+    return [view for view in np.unique([ref, src]).tolist() if not attached[view]]
+
+
 def resected(
     xy_px: NDArray, points: NDArray, camera: pycolmap.Camera, max_error_px: float
 ) -> NDArray | None:

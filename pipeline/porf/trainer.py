@@ -366,7 +366,8 @@ class _Training:
             cameras = exported_cameras(cameras, c2w, self.start.K)
         result = TrainResult(cameras, self.accepted, self.candidates, self.history)
         result.figures = self._figures(joint, cameras)
-        self.warnings += self._doubts(c2w)
+        detached = detached_views(self.table, c2w, self.match_K)
+        self.warnings += contradicted(self.case.image_paths[view].name for view in detached)
         result.verdict = self._verdict(result)
         field = joint.field if self._trains_surface else None
         write_artifacts(out, joint.config, field, result, c2w, self.case)
@@ -384,11 +385,6 @@ class _Training:
             **lens_figures(self.start.lens, cameras, self.case),
             "psnr_heldout_db": psnr,
         }
-
-    def _doubts(self, c2w: Tensor) -> list[str]:
-        """Views whose cameras (V, 4, 4), normalised frame, their matches contradict, named."""
-        detached = detached_views(self.table, c2w, self.match_K)
-        return contradicted(self.case.image_paths[view].name for view in detached)
 
     def _verdict(self, result: TrainResult) -> Verdict:
         verdict = judgement(self.config, self.gate, result, self.warnings)

@@ -135,15 +135,7 @@ def reconstruct(
         model,
         calibration,
         check_consistency(model, attempt.table),
-        unregistered(
-            ingest,
-            attempt.mapping,
-            attempt.features,
-            attempt.table,
-            attempt.image_ids,
-            loose,
-            given.missing if given else (),
-        ),
+        _unregistered(ingest, attempt, loose, given),
         {"tried": attempt.pairs_tried, "verified": len(attempt.table.pairs)},
         attempt.features,
     )
@@ -157,6 +149,20 @@ def reconstruct(
     model.write(str(out / "sparse"))
     shutil.copyfile(attempt.chosen.database, out / "database.db")
     return SfmResult(model, report)
+
+
+def _unregistered(
+    ingest: IngestRecord, attempt: _Attempt, loose: dict[str, int], given: GivenCameras | None
+) -> list[dict[str, str]]:
+    return unregistered(
+        ingest,
+        attempt.mapping,
+        attempt.features,
+        attempt.table,
+        attempt.image_ids,
+        loose,
+        given.missing if given else (),
+    )
 
 
 def _trust(

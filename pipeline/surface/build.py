@@ -82,9 +82,7 @@ def build_surface(
     tolerance = SIGHT_TOLERANCE_CELLS * extraction.cell
     up = mean_camera_up(views.c2w) if up is None else up
     cleaning = Cleaning(extraction.mesh)
-    _keep_what_is_seen(cleaning, views, config, tolerance, up, progress)
-    if config.remove_backdrop and backdrop is not None:
-        remove_backdrop(cleaning, views, backdrop, tolerance, progress)
+    _keep_what_is_seen(cleaning, views, config, tolerance, up, progress, backdrop)
     _keep_what_is_large(cleaning, sparse_points, config, 3 * extraction.cell, progress)
     mesh, changes = _finish(cleaning.mesh, config, progress)
     colours = colour_vertices(mesh, views, tolerance, config.blended_views, progress)
@@ -106,14 +104,13 @@ def build_surface(
         "dense_evaluations": extraction.dense_evaluations,
         "cell_normalised": extraction.cell,
     }
-    warnings = shape_warnings(shape, back_facing)
     textured = None
     if config.texture:
         textured = texture_mesh(mesh, views, colours.rgb, tolerance, config.texture_size, progress)
         figures["texture"] = textured.figures
     radius, centre = scale_mat[0, 0], scale_mat[:3, 3]
     world = trimesh.Trimesh(mesh.vertices * radius + centre, mesh.faces, process=False)
-    return Surface(world, colours, figures, warnings, textured)
+    return Surface(world, colours, figures, shape_warnings(shape, back_facing), textured)
 
 
 def _extract(sdf: Sdf, config: MeshConfig, device: str, progress: Progress) -> Extraction:
@@ -160,8 +157,10 @@ def _keep_what_is_seen(
     tolerance: float,
     up: NDArray,
     progress: Progress,
+    backdrop: Backdrop | None,
 ) -> None:
-    """Cut off what lies outside of region and masks, and what too few photos see."""
+    """Cut off what lies outside of region and masks, what too few photos see, and what they do not
+    tell from the backdrop."""
     clip_to_sphere(cleaning)
     # seen before anything is taken away, so that nothing comes into sight by the cleaning
     seen_by = count_seeing_views(cleaning.mesh, views, tolerance, progress)
@@ -170,6 +169,8 @@ def _keep_what_is_seen(
         seen_by = seen_by[stays]
     if config.views_needed > 0:
         remove_unseen(cleaning, seen_by, min(config.views_needed, len(views)), up)
+    if config.remove_backdrop and backdrop is not None:
+        remove_backdrop(cleaning, views, backdrop, tolerance, progress)
 
 
 def _keep_what_is_large(
